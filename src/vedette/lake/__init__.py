@@ -1,0 +1,1 @@
+"""The Delta tables: schemas, appends with transaction ids, compaction, maintenance, reads by trace id."""

@@ -1,0 +1,1 @@
+"""Decide what to score, run scorers away from the server, write the scores."""

@@ -1,0 +1,1 @@
+"""Read: one trace, a search, a session, trace metrics; over the read model and the lake."""

@@ -1,0 +1,146 @@
+-- The read model: every trace, tag, metadata entry, span (narrow) and assessment as of a journal
+-- position. It is a function of the journal and the lake and can be rebuilt from them. The position
+-- is committed in the same transaction as what it covers, so a fold is exact whatever crashes.
+
+CREATE TABLE IF NOT EXISTS positions (
+  journal TEXT PRIMARY KEY,
+  segment INTEGER NOT NULL,           -- folded up to here
+  offset INTEGER NOT NULL,
+  lake_segment INTEGER NOT NULL DEFAULT 0  -- every segment up to this one is in the lake
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS traces (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  trace_id TEXT NOT NULL UNIQUE,
+  experiment_id INTEGER NOT NULL,
+  timestamp_ms INTEGER NOT NULL,
+  execution_time_ms INTEGER,
+  status TEXT NOT NULL,
+  finalized INTEGER NOT NULL,         -- 1: start_trace has said what the trace is
+  client_request_id TEXT,
+  trace_name TEXT,
+  session_id TEXT,
+  input_tokens INTEGER,
+  output_tokens INTEGER,
+  total_tokens INTEGER,
+  cache_read_input_tokens INTEGER,
+  cache_creation_input_tokens INTEGER,
+  cache_creation_input_tokens_above_1hr INTEGER,
+  input_cost REAL,
+  output_cost REAL,
+  total_cost REAL,
+  tokens_final INTEGER NOT NULL,      -- 1: token counts came from start_trace, spans don't change them
+  cost_final INTEGER NOT NULL,
+  has_root INTEGER NOT NULL,          -- 1: an ended root span has arrived
+  span_count INTEGER NOT NULL,        -- distinct spans that have arrived
+  first_received_ms INTEGER NOT NULL, -- arrival of its first and last span or start_trace
+  last_received_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS traces_by_time ON traces (experiment_id, timestamp_ms DESC, trace_id);
+CREATE INDEX IF NOT EXISTS traces_by_session ON traces (session_id, timestamp_ms)
+  WHERE session_id IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS trace_previews (
+  trace INTEGER PRIMARY KEY REFERENCES traces (id),
+  request TEXT,
+  response TEXT
+);
+
+CREATE TABLE IF NOT EXISTS trace_tags (
+  trace INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  value TEXT,
+  PRIMARY KEY (trace, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS trace_tags_by_value ON trace_tags (key, value);
+
+CREATE TABLE IF NOT EXISTS trace_metadata (  -- but session, token usage and cost: columns of traces
+  trace INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  value TEXT,
+  PRIMARY KEY (trace, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS trace_metadata_by_value ON trace_metadata (key, value);
+
+CREATE TABLE IF NOT EXISTS spans (            -- the narrow part; content is in the lake
+  trace INTEGER NOT NULL,
+  span_id TEXT NOT NULL,
+  parent_span_id TEXT,
+  name TEXT NOT NULL,
+  type TEXT,
+  status TEXT NOT NULL,               -- OK | ERROR | UNSET
+  start_ns INTEGER NOT NULL,
+  end_ns INTEGER,
+  usage TEXT,                         -- JSON, as on the span
+  cost TEXT,
+  input_cost REAL,
+  output_cost REAL,
+  total_cost REAL,
+  model_name TEXT,
+  model_provider TEXT,
+  received_ms INTEGER NOT NULL,       -- arrival of the version that counts
+  PRIMARY KEY (trace, span_id)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS assessments (
+  assessment_id TEXT PRIMARY KEY,
+  trace INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  assessment_type TEXT NOT NULL,
+  value TEXT NOT NULL,
+  error TEXT,
+  created_timestamp INTEGER NOT NULL,
+  last_updated_timestamp INTEGER NOT NULL,
+  source_type TEXT NOT NULL,
+  source_id TEXT,
+  run_id TEXT,
+  span_id TEXT,
+  rationale TEXT,
+  overrides TEXT,
+  valid INTEGER NOT NULL,
+  assessment_metadata TEXT,
+  aggregate_value REAL,
+  is_numeric_value INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS assessments_by_trace ON assessments (trace, created_timestamp);
+CREATE INDEX IF NOT EXISTS assessments_by_name ON assessments (name, assessment_type);
+
+CREATE TABLE IF NOT EXISTS run_links (
+  trace INTEGER NOT NULL,
+  run_id TEXT NOT NULL,
+  PRIMARY KEY (trace, run_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS run_links_by_run ON run_links (run_id);
+
+CREATE TABLE IF NOT EXISTS prompt_links (
+  trace INTEGER NOT NULL,
+  prompt TEXT NOT NULL,               -- name/version
+  PRIMARY KEY (trace, prompt)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS prompt_links_by_prompt ON prompt_links (prompt);
+
+-- Which traces each fold touched: the columnar mirror for metrics follows this.
+CREATE TABLE IF NOT EXISTS changes (
+  batch INTEGER NOT NULL,
+  trace INTEGER NOT NULL,
+  PRIMARY KEY (batch, trace)
+) WITHOUT ROWID;
+
+-- Traces with an ended root span, not yet taken as complete.
+CREATE TABLE IF NOT EXISTS completing (
+  trace INTEGER PRIMARY KEY,
+  last_received_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS completing_by_arrival ON completing (last_received_ms);
+
+-- Traces in the order in which they became complete: what scorers' cursors run over.
+CREATE TABLE IF NOT EXISTS completed (
+  position INTEGER PRIMARY KEY AUTOINCREMENT,
+  trace INTEGER NOT NULL,
+  completed_ms INTEGER NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS scorer_cursors (
+  scorer TEXT PRIMARY KEY,            -- scorer key, see vedette.scoring
+  position INTEGER NOT NULL           -- every completed trace up to here is decided
+) WITHOUT ROWID;
