@@ -41,7 +41,9 @@ class DecodedSpan:
     flags: int
     attributes: str
     dropped_attributes_count: int
-    events: list[dict[str, Any]]  # {time_unix_nano, name, attributes (JSON), dropped_attributes_count}
+    events: list[
+        dict[str, Any]
+    ]  # {time_unix_nano, name, attributes (JSON), dropped_attributes_count}
     dropped_events_count: int
     links: list[dict[str, Any]]  # {trace_id, span_id, trace_state, attributes (JSON),
     #                               dropped_attributes_count, flags}
