@@ -29,12 +29,11 @@ CREATE TABLE IF NOT EXISTS traces (
   input_cost REAL,
   output_cost REAL,
   total_cost REAL,
-  tokens_final INTEGER NOT NULL,      -- 1: token counts came from start_trace, spans don't change them
-  cost_final INTEGER NOT NULL,
   has_root INTEGER NOT NULL,          -- 1: an ended root span has arrived
   span_count INTEGER NOT NULL,        -- distinct spans that have arrived
   first_received_ms INTEGER NOT NULL, -- arrival of its first and last span or start_trace
-  last_received_ms INTEGER NOT NULL
+  last_received_ms INTEGER NOT NULL,
+  completed_ms INTEGER                -- when it was taken as complete; null until then
 );
 CREATE INDEX IF NOT EXISTS traces_by_time ON traces (experiment_id, timestamp_ms DESC, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_session ON traces (session_id, timestamp_ms)
@@ -105,28 +104,36 @@ CREATE TABLE IF NOT EXISTS assessments (
 CREATE INDEX IF NOT EXISTS assessments_by_trace ON assessments (trace, created_timestamp);
 CREATE INDEX IF NOT EXISTS assessments_by_name ON assessments (name, assessment_type);
 
+-- Links are kept by trace_id: like MLflow's, they may come before the trace.
 CREATE TABLE IF NOT EXISTS run_links (
-  trace INTEGER NOT NULL,
+  trace_id TEXT NOT NULL,
   run_id TEXT NOT NULL,
-  PRIMARY KEY (trace, run_id)
+  PRIMARY KEY (trace_id, run_id)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS run_links_by_run ON run_links (run_id);
 
 CREATE TABLE IF NOT EXISTS prompt_links (
-  trace INTEGER NOT NULL,
+  trace_id TEXT NOT NULL,
   prompt TEXT NOT NULL,               -- name/version
-  PRIMARY KEY (trace, prompt)
+  PRIMARY KEY (trace_id, prompt)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS prompt_links_by_prompt ON prompt_links (prompt);
 
--- Which traces each fold touched: the columnar mirror for metrics follows this.
+-- Which traces each fold touched (gone from `traces`: deleted): the columnar mirror for metrics
+-- follows this. Batch numbers come from `counters` and never repeat.
+CREATE TABLE IF NOT EXISTS counters (
+  name TEXT PRIMARY KEY,
+  value INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO counters VALUES ('batch', 0);
+
 CREATE TABLE IF NOT EXISTS changes (
   batch INTEGER NOT NULL,
   trace INTEGER NOT NULL,
   PRIMARY KEY (batch, trace)
 ) WITHOUT ROWID;
 
--- Traces with an ended root span, not yet taken as complete.
+-- Traces that have had spans or start_trace and are not yet complete.
 CREATE TABLE IF NOT EXISTS completing (
   trace INTEGER PRIMARY KEY,
   last_received_ms INTEGER NOT NULL
