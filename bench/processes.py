@@ -1,0 +1,69 @@
+"""What a tree of processes uses, and whether the machine is quiet enough to measure."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import NamedTuple
+
+import psutil
+
+_GONE = (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied)
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process and everything it started that is still alive; empty when it is gone."""
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of the whole tree so far, with that of its reaped children."""
+    total = 0.0
+    for process in tree(pid):
+        with contextlib.suppress(*_GONE):
+            total += sum(process.cpu_times()[:4])
+    return total
+
+
+def pss_bytes(pid: int) -> int:
+    """Proportional set size of the whole tree: shared pages are counted once."""
+    total = 0
+    for process in tree(pid):
+        with contextlib.suppress(*_GONE):
+            total += process.memory_full_info().pss
+    return total
+
+
+def end(processes: list[psutil.Process], *, grace_seconds: float = 30.0) -> None:
+    """SIGTERM to the first, then SIGKILL to whichever of them is left after the grace period."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        processes[0].terminate()
+    _, alive = psutil.wait_procs(processes, timeout=grace_seconds)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)
+
+
+class Quiet(NamedTuple):
+    """How busy the machine was just before a measurement."""
+
+    busy_cores: float
+    waited_seconds: float
+
+
+def wait_until_quiet(
+    *, limit_cores: float = 0.25, window_seconds: float = 2.0, at_most_seconds: float = 60.0
+) -> Quiet:
+    """Wait until all processes together use less than ``limit_cores``, or give up and say so."""
+    began = time.monotonic()
+    cores = psutil.cpu_count() or 1
+    while True:
+        busy = psutil.cpu_percent(interval=window_seconds) / 100 * cores
+        waited = time.monotonic() - began
+        if busy < limit_cores or waited > at_most_seconds:
+            return Quiet(busy, waited)
