@@ -14,7 +14,7 @@ def script(package: str, name: str) -> str:
 
 @cache
 def statements(package: str, name: str) -> dict[str, str]:
-    """The statements of ``name``.sql in ``package``, by the name each has in a ``-- name:`` line."""
+    """The statements of ``name``.sql in ``package``, by the name in the ``-- name:`` line above."""
     found: dict[str, str] = {}
     for block in script(package, name).split("-- name:")[1:]:
         title, _, text = block.partition("\n")
