@@ -1,0 +1,93 @@
+"""An assessment as MLflow's entity and as the row that the journal, lake and read model hold."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+from mlflow.entities import Assessment, AssessmentError, AssessmentSource, Expectation, Feedback
+from mlflow.entities.assessment import IssueReference
+from mlflow.store.tracking.utils.trace_analytics import assessment_aggregate
+
+from vedette.intake.records import AssessmentRow
+
+
+def assessment_row(assessment: Assessment, trace_id: str) -> AssessmentRow:
+    """The row of a new assessment of a trace; an id is made if it has none.
+
+    Raises:
+        TypeError, ValueError: the value or the metadata can't be written as JSON.
+    """
+    now = int(time.time() * 1000)
+    error: str | None = None
+    value: Any
+    if assessment.feedback is not None:
+        kind, value = "feedback", assessment.feedback.value
+        if assessment.feedback.error is not None:
+            error = json.dumps(assessment.feedback.error.to_dictionary())
+    elif assessment.expectation is not None:
+        kind, value = "expectation", assessment.expectation.value
+    else:
+        kind, value = "issue", assessment.issue.to_dictionary()
+    aggregate, numeric = assessment_aggregate(value)
+    return AssessmentRow(
+        assessment_id=assessment.assessment_id or f"a-{uuid.uuid4().hex}",
+        trace_id=trace_id,
+        name=assessment.name,
+        assessment_type=kind,
+        value=json.dumps(value),
+        error=error,
+        created_timestamp=assessment.create_time_ms or now,
+        last_updated_timestamp=assessment.last_update_time_ms or now,
+        source_type=assessment.source.source_type,
+        source_id=assessment.source.source_id,
+        run_id=assessment.run_id,
+        span_id=assessment.span_id,
+        rationale=assessment.rationale,
+        overrides=assessment.overrides,
+        valid=True,
+        assessment_metadata=json.dumps(assessment.metadata) if assessment.metadata else None,
+        aggregate_value=aggregate,
+        is_numeric_value=numeric,
+    )
+
+
+def assessment_entity(row: AssessmentRow) -> Assessment:
+    """MLflow's entity for a row."""
+    value = json.loads(row["value"])
+    metadata = row["assessment_metadata"]
+    common: dict[str, Any] = {
+        "source": AssessmentSource(source_type=row["source_type"], source_id=row["source_id"]),
+        "trace_id": row["trace_id"],
+        "metadata": None if metadata is None else json.loads(metadata),
+        "span_id": row["span_id"],
+        "create_time_ms": row["created_timestamp"],
+        "last_update_time_ms": row["last_updated_timestamp"],
+    }
+    entity: Assessment
+    if row["assessment_type"] == "feedback":
+        error = row["error"]
+        entity = Feedback(
+            name=row["name"],
+            value=value,
+            error=None if error is None else AssessmentError.from_dictionary(json.loads(error)),
+            rationale=row["rationale"],
+            **common,
+        )
+    elif row["assessment_type"] == "expectation":
+        entity = Expectation(name=row["name"], value=value, **common)
+    else:
+        entity = IssueReference(
+            issue_id=row["name"],
+            issue_name=value.get("issue_name"),
+            run_id=row["run_id"],
+            rationale=row["rationale"],
+            **common,
+        )
+    entity.overrides = row["overrides"]
+    entity.valid = bool(row["valid"])
+    entity.run_id = row["run_id"]
+    entity.assessment_id = row["assessment_id"]
+    return entity
