@@ -1,0 +1,5 @@
+"""``python -m vedette``, which is how the supervisor starts its children."""
+
+from vedette.cli import main
+
+main()

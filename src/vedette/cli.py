@@ -1,0 +1,295 @@
+"""The command line. Commands import what they need when they run, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, get_type_hints
+
+import typer
+from pydantic import ByteSize
+
+from vedette import __version__
+from vedette.processes import AlreadyRunning, die_with_parent, exclusive_lock
+from vedette.settings import (
+    LoadedSettings,
+    Settings,
+    SettingsError,
+    env_name,
+    flag_name,
+    load_settings,
+)
+
+OK, FAILED, USAGE, UNREACHABLE, UNHEALTHY, RUNNING = range(6)
+_EXIT_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or setting, 3 server not reachable, "
+    "4 server not healthy, 5 already running on this data directory."
+)
+
+app = typer.Typer(
+    name="vedette",
+    help="Vedette: a self-hosted quality monitor for GenAI agents in production.\n\n"
+    "Start it with `vedette up`, send traces to http://127.0.0.1:5000, look at them there.",
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_Parent = Annotated[int | None, typer.Option("--supervisor", hidden=True)]
+
+
+def _takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one flag per field of `Settings`, and ``--config``.
+
+    The command's first parameter receives the `LoadedSettings`. Values stay text here, so that a
+    wrong one is reported alike whether it came from a flag, the environment or the file.
+    """
+
+    @wraps(command)
+    def with_settings(*, config: Path | None, **given: Any) -> None:
+        flags = {name: given.pop(name) for name in Settings.model_fields}
+        command(load_settings(flags, config), **given)
+
+    resolved = get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(annotation=resolved[parameter.name])
+        for parameter in list(inspect.signature(command).parameters.values())[1:]
+    ]
+    options = [_settings_option(name) for name in Settings.model_fields]
+    file = typer.Option(
+        "--config",
+        metavar="FILE",
+        rich_help_panel="Settings",
+        help="TOML file of settings. [default: vedette.toml, if there is one]",
+    )
+    options.append(_option("config", Annotated[Path | None, file]))
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *options)]
+    with_settings.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_settings.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_settings
+
+
+_METAVARS: dict[Any, str] = {Path: "DIR", ByteSize: "BYTES", float: "SECONDS", int: "N"}
+
+
+def _settings_option(name: str) -> inspect.Parameter:
+    field = Settings.model_fields[name]
+    default = "" if field.default is None else f" [default: {_shown(field.default)}]"
+    option = typer.Option(
+        flag_name(name),
+        help=f"{field.description}{default}",
+        metavar=_METAVARS.get(field.annotation, "TEXT"),
+        rich_help_panel="Settings",
+    )
+    return _option(name, Annotated[str | None, option])
+
+
+def _option(name: str, annotation: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=None, annotation=annotation)
+
+
+def _shown(value: Any) -> str:
+    """A setting as people read it: sizes with their unit, passwords hidden."""
+    if isinstance(value, ByteSize):
+        return value.human_readable()
+    return re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", str(value))
+
+
+@app.command()
+@_takes_settings
+def up(loaded: LoadedSettings) -> None:
+    """Run everything on this machine: server, engine and workers, restarted when they die.
+
+    Example: `vedette up --data ./vedette-data --port 5000`
+    """
+    from vedette.logs import configure_logging
+    from vedette.supervisor import StartFailed, Supervisor
+
+    configure_logging("up")
+    settings = loaded.settings
+    try:
+        Supervisor(settings).run(lambda health: _print_ready(settings, health))
+    except StartFailed as failure:
+        _fail(str(failure), FAILED)
+
+
+def _print_ready(settings: Settings, health: dict[str, Any]) -> None:
+    print(
+        f"""Vedette {health["vedette"]} is ready: {settings.url}
+
+  Send it traces:    mlflow.set_tracking_uri("{settings.url}")
+                     or OTLP/HTTP to {settings.url}/v1/traces
+  Look at them:      {settings.url}
+  How it is doing:   vedette status --url {settings.url}
+  Its data:          {settings.data}
+  Stop it:           Ctrl-C
+""",
+        flush=True,
+    )
+    for warning in health["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+
+@app.command()
+@_takes_settings
+def server(loaded: LoadedSettings, supervisor: _Parent = None) -> None:
+    """Run the server alone: takes traces, answers reads, shows the pages.
+
+    Example: `vedette server --host 0.0.0.0 --backend-store-uri postgresql://db/vedette`
+    """
+    settings = loaded.settings
+    _become("server", supervisor)
+    with exclusive_lock(settings.run_dir / "server.lock", "a server"):
+        from vedette.mlflow_app.launch import serve
+
+        serve(settings)
+
+
+@app.command()
+@_takes_settings
+def engine(loaded: LoadedSettings, supervisor: _Parent = None) -> None:
+    """Run the engine alone: moves traces to the lake, scores them, keeps the tables in order.
+
+    Example: `vedette engine --data ./vedette-data --workers 4`
+    """
+    settings = loaded.settings
+    _become("engine", supervisor)
+    with exclusive_lock(settings.run_dir / "engine.lock", "an engine"):
+        from vedette.engine import run
+
+        run(settings)
+
+
+def _become(part: str, supervisor: int | None) -> None:
+    from vedette.logs import configure_logging
+
+    if supervisor is not None:
+        die_with_parent(supervisor)
+    configure_logging(part)
+
+
+@app.command()
+def status(
+    url: Annotated[
+        str, typer.Option(envvar="VEDETTE_URL", help="The server to ask.")
+    ] = "http://127.0.0.1:5000",
+    as_json: _Json = False,
+) -> None:
+    """Tell how a running Vedette is: its parts, the journal's backlog, the lake's lag.
+
+    Exits with 3 when the server can't be reached, with 4 when it is not healthy.
+
+    Example: `vedette status --url http://127.0.0.1:5000 --json`
+    """
+    from vedette.supervisor import read_health
+
+    health = read_health(url.rstrip("/"), timeout=10.0)
+    if health is None:
+        _fail(
+            f"no Vedette answers on {url}; start one with `vedette up`, or set --url", UNREACHABLE
+        )
+    if as_json:
+        print(json.dumps(health, indent=2))
+    else:
+        _print_status(url, health)
+    if health["status"] != "ok":
+        raise typer.Exit(UNHEALTHY)
+
+
+def _print_status(url: str, health: dict[str, Any]) -> None:
+    journal, lake, index = health["journal"], health["lake"], health["index"]
+    rows = [("vedette", f"{health['vedette']} on {url}: {health['status']}")]
+    for name in ("server", "engine"):
+        part = health["parts"][name]
+        rows.append((name, f"{part['state']}, pid {part['pid']}, {part['restarts']} restarts"))
+    waiting = f"{journal['backlog_bytes']:,} bytes, {journal['backlog_seconds']:.1f} s"
+    rows.append(("journal", f"{waiting} not yet in the lake"))
+    if (lag := lake.get("lag_seconds")) is not None:
+        rows.append(("lake", f"{lag:.1f} s behind, {lake['uri']}"))
+    if (behind := index.get("lag_bytes")) is not None:
+        rows.append(("read model", f"{behind:,} bytes behind"))
+    _print_rows(rows)
+    for warning in health["warnings"]:
+        print(f"warning: {warning}")
+
+
+def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(line.rstrip())
+
+
+@app.command()
+@_takes_settings
+def config(loaded: LoadedSettings, as_json: _Json = False) -> None:
+    """Print every setting, its value and where the value came from.
+
+    A flag wins over an environment variable (`VEDETTE_PORT`), that over the file, that over the
+    default.
+
+    Example: `VEDETTE_PORT=5001 vedette config`
+    """
+    values = dict(loaded.settings)
+    if as_json:
+        print(json.dumps({name: _described(name, values, loaded) for name in values}, indent=2))
+        return
+    rows = [("setting", "value", "from")]
+    for name, value in values.items():
+        rows.append((name, "" if value is None else _shown(value), loaded.origins[name]))
+    _print_rows(rows)
+
+
+def _described(name: str, values: dict[str, Any], loaded: LoadedSettings) -> dict[str, Any]:
+    value = values[name]
+    return {
+        "value": value if value is None or isinstance(value, int | float) else _shown(value),
+        "origin": loaded.origins[name],
+        "flag": flag_name(name),
+        "environment": env_name(name),
+        "description": Settings.model_fields[name].description,
+    }
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"vedette {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"vedette: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line; the process exits with one of the documented codes."""
+    try:
+        app()
+    except SettingsError as error:
+        print(f"vedette: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+    except AlreadyRunning as error:
+        print(f"vedette: {error}", file=sys.stderr)
+        sys.exit(RUNNING)
+    except BrokenPipeError:  # `vedette config | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
