@@ -148,7 +148,7 @@ def server(loaded: LoadedSettings, supervisor: _Parent = None) -> None:
     """
     settings = loaded.settings
     _become("server", supervisor)
-    with exclusive_lock(settings.run_dir / "server.lock", "a server"):
+    with exclusive_lock(settings.run_dir / "server.lock", "a vedette server"):
         from vedette.mlflow_app.launch import serve
 
         serve(settings)
@@ -163,7 +163,7 @@ def engine(loaded: LoadedSettings, supervisor: _Parent = None) -> None:
     """
     settings = loaded.settings
     _become("engine", supervisor)
-    with exclusive_lock(settings.run_dir / "engine.lock", "an engine"):
+    with exclusive_lock(settings.run_dir / "engine.lock", "a vedette engine"):
         from vedette.engine import run
 
         run(settings)

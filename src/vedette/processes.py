@@ -34,25 +34,39 @@ class AlreadyRunning(Exception):
 
 
 @contextmanager
-def exclusive_lock(path: Path, what: str) -> Iterator[None]:
+def exclusive_lock(path: Path, what: str, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock file while the block runs; the kernel frees it however the process ends.
+
+    Args:
+        path: ``<data>/run/<name>.lock``.
+        what: names the lock's purpose to whoever is refused.
+        patience: seconds to wait for a holder that may be about to end.
 
     Raises:
         AlreadyRunning: another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 20).strip()
-            raise AlreadyRunning(what, path, int(holder) if holder.isdigit() else None) from None
+        while not _try_lock(descriptor):
+            if time.monotonic() >= deadline:
+                holder = os.read(descriptor, 20).strip()
+                raise AlreadyRunning(what, path, int(holder) if holder.isdigit() else None)
+            time.sleep(0.1)
         os.truncate(descriptor, 0)
         os.write(descriptor, b"%d\n" % os.getpid())
         yield
     finally:
         os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:

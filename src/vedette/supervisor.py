@@ -32,6 +32,7 @@ STATE_FILE = "supervisor.json"
 
 _READY_SECONDS = 20.0  # after this, what is not ready is reported
 _STOP_SECONDS = 8.0  # children that need longer are killed
+_ORPHAN_SECONDS = 12.0  # more than children need to stop when their supervisor is gone
 _FIRST_BACKOFF = 0.5
 _LONGEST_BACKOFF = 30.0
 _STEADY_SECONDS = 60.0  # a child that ran this long starts with a fresh backoff
@@ -109,16 +110,24 @@ class Supervisor:
         """Supervise until SIGTERM, SIGINT or SIGHUP; ``on_ready`` gets the first good health.
 
         Raises:
-            AlreadyRunning: another ``vedette up`` has the data directory.
+            AlreadyRunning: another ``vedette`` runs on the data directory.
             StartFailed: the port is taken, or the server dies whenever it is started.
         """
         with exclusive_lock(self._settings.run_dir / "up.lock", "vedette up"):
+            self._await_orphans()
             _require_free_port(self._settings)
             self._handle_signals()
             try:
                 self._supervise(on_ready)
             finally:
                 self._stop_children()
+
+    def _await_orphans(self) -> None:
+        """Children of a supervisor that was killed need some seconds to finish what they do."""
+        for part in PARTS:
+            lock = self._settings.run_dir / f"{part}.lock"
+            with exclusive_lock(lock, f"a vedette {part}", patience=_ORPHAN_SECONDS):
+                pass
 
     def _handle_signals(self) -> None:
         def request_stop(number: int, _frame: FrameType | None) -> None:
