@@ -1,0 +1,80 @@
+"""The control database: MLflow's tables, made or brought up to date before anything is served."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+from pathlib import Path
+
+from mlflow.store.db import utils as db
+
+from vedette.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_control_database(settings: Settings) -> None:
+    """Make the control database ready for the installed MLflow.
+
+    Our own ``control.db`` is made, or migrated, as a copy that then takes its place: it is whole
+    whatever happens meanwhile, and the version before a migration is kept beside it. A database of
+    the user's is filled if it is empty, never migrated.
+
+    Raises:
+        MlflowException: the user's database has an older schema; the message names the command.
+    """
+    if settings.backend_store_uri is not None:
+        engine = db.create_sqlalchemy_engine_with_retry(settings.control_uri)
+        try:
+            db._safe_initialize_tables(engine)
+            db._verify_schema(engine)
+        finally:
+            engine.dispose()
+        return
+    path = settings.data / "control.db"
+    draft = path.with_name(f"control.db.{os.getpid()}")
+    try:
+        if not path.exists():
+            _migrate(draft)
+            draft.rename(path)
+        elif (version := _schema_version(path)) != db._get_latest_schema_revision():
+            _migrate_copy(path, draft, version)
+    finally:
+        for left in draft.parent.glob(f"{draft.name}*"):
+            left.unlink()
+
+
+def _migrate_copy(path: Path, draft: Path, version: str | None) -> None:
+    kept = path.with_name(f"control-{version}.db")
+    logger.info("migrating %s to the installed MLflow's schema; %s keeps it", path, kept.name)
+    with (
+        contextlib.closing(sqlite3.connect(path)) as source,
+        contextlib.closing(sqlite3.connect(draft)) as target,
+    ):
+        source.backup(target)
+    _migrate(draft)
+    path.rename(kept)
+    draft.rename(path)
+
+
+def _migrate(path: Path) -> None:
+    """Bring a database, or an absent file, to the latest schema."""
+    engine = db.create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")
+    try:
+        if db._all_tables_exist(engine):
+            db._upgrade_db(engine)
+        else:
+            db._initialize_tables(engine)
+    finally:
+        engine.dispose()
+
+
+def _schema_version(path: Path) -> str | None:
+    engine = db.create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")
+    try:
+        version: str | None = db._get_schema_version(engine)
+        return version
+    finally:
+        engine.dispose()

@@ -1,0 +1,72 @@
+"""What a trace write needs to know of its experiment, without a database query each time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mlflow.entities import LifecycleStage
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+_FRESH_SECONDS = 5.0  # how late another server's delete_experiment may be noticed
+_LIMIT = 10_000
+
+
+class ExperimentFacts(NamedTuple):
+    """The facts of an experiment that traces depend on."""
+
+    experiment_id: str
+    artifact_location: str
+    lifecycle_stage: str
+
+
+class Experiments:
+    """Remembers experiments for a few seconds. Unknown ones are always looked up.
+
+    Args:
+        load: gives MLflow's entity for an experiment id, or raises its error.
+    """
+
+    def __init__(self, load: Callable[[str], Any]) -> None:
+        self._load = load
+        self._known: dict[str, tuple[float, ExperimentFacts]] = {}
+
+    def get(self, experiment_id: str) -> ExperimentFacts:
+        """The experiment, deleted or not.
+
+        Raises:
+            MlflowException: RESOURCE_DOES_NOT_EXIST, or INVALID_PARAMETER_VALUE: not a number.
+        """
+        now = time.monotonic()
+        found = self._known.get(experiment_id)
+        if found is not None and now - found[0] < _FRESH_SECONDS:
+            return found[1]
+        experiment = self._load(experiment_id)
+        facts = ExperimentFacts(
+            experiment.experiment_id, experiment.artifact_location, experiment.lifecycle_stage
+        )
+        if len(self._known) >= _LIMIT:
+            self._known.clear()
+        self._known[experiment_id] = (now, facts)
+        return facts
+
+    def get_active(self, experiment_id: str) -> ExperimentFacts:
+        """The experiment, if traces may be added to it.
+
+        Raises:
+            MlflowException: as `get`, and INVALID_PARAMETER_VALUE: it is deleted.
+        """
+        facts = self.get(experiment_id)
+        if facts.lifecycle_stage != LifecycleStage.ACTIVE:
+            raise MlflowException(
+                f"The experiment {facts.experiment_id} must be in the 'active' state. "
+                f"Current state is {facts.lifecycle_stage}.",
+                INVALID_PARAMETER_VALUE,
+            )
+        return facts
+
+    def forget(self, experiment_id: str) -> None:
+        """Look the experiment up again next time: it has just been changed."""
+        self._known.pop(str(experiment_id), None)

@@ -1,0 +1,237 @@
+"""Trace writes: check against the read model, journal, return when it is on disk.
+
+What doesn't exist, or isn't allowed, is answered with the errors of MLflow's SQL store. A write
+that depends on what it replaces holds one lock from the look to the disk, so that two of them can't
+both build on the same old version.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
+from typing import Any, cast
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+)
+
+from vedette.intake.journal import JournalFull, JournalUnavailable, JournalWriter
+from vedette.intake.records import AssessmentRow, Position, Record, TraceHeader
+from vedette.sql import statements
+
+_SQL = statements("vedette.traces", "writes")
+_ASSESSMENT_FIELDS = tuple(AssessmentRow.__annotations__)
+_DELETED_PER_RECORD = 10_000  # trace ids in one record
+_TRACE_NAME = "mlflow.traceName"  # a tag to its users, a column of the read model
+
+
+class TraceWrites:
+    """The writes of one process. Every method returns when what it wrote is durable.
+
+    Args:
+        journal: where records go.
+        up_to_date: gives this thread's connection to the read model after everything journaled so
+            far has been folded into it.
+
+    Raises (every method):
+        MlflowException: TEMPORARILY_UNAVAILABLE when the journal is full or its disk refuses;
+            INVALID_PARAMETER_VALUE for text that isn't Unicode.
+    """
+
+    def __init__(
+        self, journal: JournalWriter, up_to_date: Callable[[], sqlite3.Connection]
+    ) -> None:
+        self._journal = journal
+        self._up_to_date = up_to_date
+        self._revising = threading.Lock()
+
+    def append_spans(
+        self, experiment_id: str, body: bytes, run_id: str | None = None
+    ) -> Future[Position]:
+        """Journal spans (an OTLP request that was checked); resolves when they are durable."""
+        return self._append("spans", {"experiment_id": experiment_id, "run_id": run_id}, body)
+
+    def start_trace(self, header: TraceHeader) -> None:
+        """Say what a trace is, whether or not any of its spans have arrived."""
+        self._write("start_trace", {"trace": header})
+
+    def set_tag(self, trace_id: str, key: str, value: str | None) -> None:
+        """Set a tag. RESOURCE_DOES_NOT_EXIST: there is no such trace."""
+        self._require_trace(self._up_to_date(), trace_id)
+        self._write("set_tag", {"trace_id": trace_id, "key": key, "value": value})
+
+    def delete_tag(self, trace_id: str, key: str) -> None:
+        """Delete a tag. RESOURCE_DOES_NOT_EXIST: the trace, or the tag on it, isn't there."""
+        index = self._up_to_date()
+        if key == _TRACE_NAME:
+            self._require_trace(index, trace_id)
+        statement = _SQL["name_exists" if key == _TRACE_NAME else "tag_exists"]
+        if index.execute(statement, {"trace_id": trace_id, "key": key}).fetchone() is None:
+            raise MlflowException(
+                f"No trace tag with key '{key}' for trace with ID '{trace_id}'",
+                RESOURCE_DOES_NOT_EXIST,
+            )
+        self._write("delete_tag", {"trace_id": trace_id, "key": key})
+
+    def create_assessment(self, row: AssessmentRow) -> None:
+        """Add an assessment; one that it overrides is marked invalid with it.
+
+        RESOURCE_DOES_NOT_EXIST: the trace, or the overridden assessment on it, isn't there.
+        RESOURCE_ALREADY_EXISTS: its id is taken.
+        """
+        with self._revising if row["overrides"] else nullcontext():
+            index = self._up_to_date()
+            self._require_trace(index, row["trace_id"])
+            if _find_assessment(index, row["assessment_id"]) is not None:
+                raise MlflowException(
+                    f"Assessment with ID '{row['assessment_id']}' already exists; "
+                    "leave the id out to have one made",
+                    RESOURCE_ALREADY_EXISTS,
+                )
+            put = [row]
+            if row["overrides"]:
+                overridden = _find_assessment(index, row["overrides"], row["trace_id"])
+                if overridden is None:
+                    raise _no_assessment(row["overrides"], row["trace_id"])
+                put.insert(0, {**overridden, "valid": False})
+            self._write("assessments", {"put": put})
+
+    def revise_assessment(
+        self,
+        trace_id: str,
+        assessment_id: str,
+        change: Callable[[AssessmentRow], AssessmentRow],
+    ) -> AssessmentRow:
+        """Replace an assessment by what ``change`` makes of its current version; returns that.
+
+        RESOURCE_DOES_NOT_EXIST: the trace, or the assessment on it, isn't there.
+        """
+        with self._revising:
+            index = self._up_to_date()
+            current = _find_assessment(index, assessment_id, trace_id)
+            if current is None:
+                if index.execute(_SQL["trace_exists"], {"trace_id": trace_id}).fetchone() is None:
+                    raise MlflowException(
+                        f"Trace with request_id '{trace_id}' not found", RESOURCE_DOES_NOT_EXIST
+                    )
+                raise _no_assessment(assessment_id, trace_id)
+            row = change(current)
+            self._write("assessments", {"put": [row]})
+            return row
+
+    def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
+        """Delete an assessment if it is there; one that it overrode is valid again."""
+        with self._revising:
+            index = self._up_to_date()
+            row = _find_assessment(index, assessment_id, trace_id)
+            if row is None:
+                return
+            put = []
+            if row["overrides"] and (restored := _find_assessment(index, row["overrides"])):
+                put.append({**restored, "valid": True})
+            self._write("assessments", {"put": put, "delete": [[trace_id, assessment_id]]})
+
+    def delete_assessments_of_runs(self, run_ids: Collection[str]) -> None:
+        """Delete what these evaluation runs have assessed; the runs themselves are deleted."""
+        if not run_ids:
+            return
+        with self._revising:
+            found = self._up_to_date().execute(
+                _SQL["assessments_of_runs"], {"run_ids": json.dumps(list(run_ids))}
+            )
+            if delete := [list(pair) for pair in found]:
+                self._write("assessments", {"delete": delete})
+
+    def delete_traces(
+        self,
+        experiment_id: int,
+        *,
+        max_timestamp_ms: int | None = None,
+        max_traces: int | None = None,
+        trace_ids: Sequence[str] | None = None,
+    ) -> list[str]:
+        """Delete the traces of an experiment that match every condition given, oldest first.
+
+        Returns:
+            The ids of the traces deleted.
+        """
+        found = self._up_to_date().execute(
+            _SQL["traces_to_delete"],
+            {
+                "experiment_id": experiment_id,
+                "max_timestamp_ms": max_timestamp_ms,
+                "trace_ids": json.dumps(list(trace_ids)) if trace_ids else None,
+                "max_traces": -1 if max_traces is None else max_traces,
+            },
+        )
+        deleted: list[str] = [trace_id for (trace_id,) in found]
+        for start in range(0, len(deleted), _DELETED_PER_RECORD):
+            self._write(
+                "delete_traces", {"trace_ids": deleted[start : start + _DELETED_PER_RECORD]}
+            )
+        return deleted
+
+    def link_run(self, trace_ids: Sequence[str], run_id: str) -> None:
+        """Link traces to a run. As in MLflow, neither needs to exist yet."""
+        self._write("link_run", {"trace_ids": list(trace_ids), "run_id": run_id})
+
+    def unlink_run(self, trace_ids: Sequence[str], run_id: str) -> None:
+        """Undo `link_run`, where it was done."""
+        self._write("unlink_run", {"trace_ids": list(trace_ids), "run_id": run_id})
+
+    def link_prompts(self, trace_id: str, prompts: Sequence[str]) -> None:
+        """Link prompt versions ("name/version"). RESOURCE_DOES_NOT_EXIST: no such trace."""
+        self._require_trace(self._up_to_date(), trace_id)
+        self._write("link_prompts", {"trace_id": trace_id, "prompts": list(prompts)})
+
+    def _require_trace(self, index: sqlite3.Connection, trace_id: str) -> None:
+        if index.execute(_SQL["trace_exists"], {"trace_id": trace_id}).fetchone() is None:
+            raise MlflowException(f"Trace with ID '{trace_id}' not found.", RESOURCE_DOES_NOT_EXIST)
+
+    def _write(self, kind: str, fields: dict[str, Any]) -> None:
+        try:
+            self._append(kind, fields).result()
+        except (JournalFull, JournalUnavailable) as error:
+            raise _unavailable(error) from error
+
+    def _append(self, kind: str, fields: dict[str, Any], body: bytes = b"") -> Future[Position]:
+        record = Record(kind, time.time_ns() // 1_000_000, fields, body)
+        try:
+            return self._journal.append(record)
+        except (JournalFull, JournalUnavailable) as error:
+            raise _unavailable(error) from error
+        except TypeError as error:  # what JSON can't hold: a lone surrogate, a 65-bit number
+            raise MlflowException.invalid_parameter_value(
+                f"the {kind} request holds a value that can't be stored: {error}"
+            ) from error
+
+
+def _find_assessment(
+    index: sqlite3.Connection, assessment_id: str, trace_id: str | None = None
+) -> AssessmentRow | None:
+    """An assessment's current version; None if it isn't there, or not on the trace."""
+    found = index.execute(_SQL["assessment"], {"assessment_id": assessment_id}).fetchone()
+    if found is None:
+        return None
+    row = cast(AssessmentRow, dict(zip(_ASSESSMENT_FIELDS, found, strict=True)))
+    row["valid"], row["is_numeric_value"] = bool(row["valid"]), bool(row["is_numeric_value"])
+    return row if trace_id is None or row["trace_id"] == trace_id else None
+
+
+def _no_assessment(assessment_id: str, trace_id: str) -> MlflowException:
+    return MlflowException(
+        f"Assessment with ID '{assessment_id}' not found for trace '{trace_id}'",
+        RESOURCE_DOES_NOT_EXIST,
+    )
+
+
+def _unavailable(error: Exception) -> MlflowException:
+    return MlflowException(str(error), TEMPORARILY_UNAVAILABLE)

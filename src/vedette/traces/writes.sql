@@ -1,0 +1,49 @@
+-- What a write looks up in the read model before it is journaled, and what MLflow's server asks of
+-- traces besides its trace API. Lists of ids are JSON arrays: one prepared statement for any number.
+
+-- name: trace_exists
+SELECT 1 FROM traces WHERE trace_id = :trace_id;
+
+-- name: tag_exists
+SELECT 1 FROM traces t JOIN trace_tags g ON g.trace = t.id
+WHERE t.trace_id = :trace_id AND g.key = :key;
+
+-- name: name_exists
+SELECT 1 FROM traces WHERE trace_id = :trace_id AND trace_name IS NOT NULL;
+
+-- name: assessment
+SELECT a.assessment_id, t.trace_id, a.name, a.assessment_type, a.value, a.error,
+  a.created_timestamp, a.last_updated_timestamp, a.source_type, a.source_id, a.run_id, a.span_id,
+  a.rationale, a.overrides, a.valid, a.assessment_metadata, a.aggregate_value, a.is_numeric_value
+FROM assessments a JOIN traces t ON t.id = a.trace
+WHERE a.assessment_id = :assessment_id;
+
+-- name: assessments_of_runs
+-- Those an evaluation run has written: the run is named in their metadata, as MLflow has it.
+SELECT t.trace_id, a.assessment_id FROM assessments a JOIN traces t ON t.id = a.trace
+WHERE a.run_id IN (SELECT value FROM json_each(:run_ids))
+  AND json_extract(a.assessment_metadata, '$."mlflow.assessment.sourceRunId"') = a.run_id;
+
+-- name: traces_to_delete
+-- The oldest first, at most :max_traces of them (-1: all).
+SELECT trace_id FROM traces
+WHERE experiment_id = :experiment_id
+  AND (:max_timestamp_ms IS NULL OR timestamp_ms <= :max_timestamp_ms)
+  AND (:trace_ids IS NULL OR trace_id IN (SELECT value FROM json_each(:trace_ids)))
+ORDER BY timestamp_ms, trace_id
+LIMIT :max_traces;
+
+-- name: issue_trace_counts
+SELECT name, COUNT(DISTINCT trace) FROM assessments
+WHERE assessment_type = 'issue' AND name IN (SELECT value FROM json_each(:issue_ids))
+GROUP BY name;
+
+-- name: gateway_cost
+-- Cost of the calls through MLflow's gateway, for its budgets; null stands for any.
+SELECT COALESCE(SUM(t.total_cost), 0.0)
+FROM traces t JOIN trace_metadata e ON e.trace = t.id AND e.key = :endpoint_key
+WHERE t.timestamp_ms >= :start_ms AND t.timestamp_ms < :end_ms
+  AND (:endpoint_id IS NULL OR e.value = :endpoint_id)
+  AND (:username IS NULL OR EXISTS (
+    SELECT 1 FROM trace_metadata u
+    WHERE u.trace = t.id AND u.key = :user_key AND u.value = :username));
