@@ -56,8 +56,9 @@ class Health:
         parts = self._parts(engine, age, now)
         journal = self._journal(now)
         lake = engine.get("lake", {})
+        index = {**engine.get("index", {}), **self._index()}
         disk = {"free_bytes": shutil.disk_usage(self._settings.data).free}
-        warnings = list(self._warnings(parts, journal, lake, disk))
+        warnings = list(self._warnings(parts, journal, lake, index, disk))
         if parts["engine"]["state"] == "starting":
             status = "starting"
         else:
@@ -69,7 +70,7 @@ class Health:
             "parts": parts,
             "journal": journal,
             "lake": {**lake, "uri": self._settings.lake_uri, "told_seconds_ago": _rounded(age)},
-            "index": {**engine.get("index", {}), **self._index()},
+            "index": index,
             "disk": disk,
             "sdk": SDK_QUEUE,
         }
@@ -141,6 +142,7 @@ class Health:
         parts: dict[str, Any],
         journal: dict[str, Any],
         lake: dict[str, Any],
+        index: dict[str, Any],
         disk: dict[str, Any],
     ) -> Iterator[str]:
         if parts["engine"]["state"] not in ("running", "starting"):
@@ -158,15 +160,19 @@ class Health:
                 )
         if journal["backlog_seconds"] > _SLOW_SECONDS:
             yield f"records wait for the lake since {journal['backlog_seconds']:.0f} s"
-        if lake.get("error"):
-            yield f"the lake can't be written: {lake['error']}"
+        for what, error in (
+            ("the lake can't be written", lake.get("error")),
+            ("the lake's files can't be kept in order", lake.get("maintenance_error")),
+            ("the read model can't be brought up to date", index.get("error")),
+            ("scorers can't run", parts["workers"].get("error")),
+        ):
+            if error:
+                yield f"{what}: {error}"
         if disk["free_bytes"] < _LITTLE_DISK_BYTES:
             yield (
                 f"the disk of {self._settings.data} has {disk['free_bytes']:,} bytes left; "
                 "when it is full, writes are answered 503"
             )
-        if error := parts["workers"].get("error"):
-            yield f"scorers can't run: {error}"
 
 
 # What an MLflow SDK process needs so that its queue does not drop traces: docs/send-traces.md.
