@@ -45,7 +45,10 @@ class SupportAgent:
         """
         # (3) The session groups the traces of one conversation; tags are yours to choose.
         mlflow.update_current_trace(
-            session_id=session, user=user, tags={"agent_version": self.version}
+            session_id=session,
+            user=user,
+            tags={"agent_version": self.version},
+            request_preview=question,
         )
         step = self.plan(question, self._order.get(session))
         previous, self._asked[session] = self._asked.get(session, ""), question
