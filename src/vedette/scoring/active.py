@@ -1,0 +1,109 @@
+"""The scorers that are started, read from MLflow's tables in the control database."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import orjson
+import sqlalchemy
+from sqlalchemy.exc import SQLAlchemyError
+
+from vedette.sql import statements
+
+_SQL = statements("vedette.scoring", "active")
+
+
+class ControlUnavailable(Exception):
+    """The control database can't be read now; which scorers are active is not known."""
+
+
+@dataclass(frozen=True)
+class ActiveScorer:
+    """A started scorer in its latest version.
+
+    ``sample_rate`` is in (0, 1]; ``serialized`` is MLflow's JSON of the scorer, which may hold code
+    and is deserialised in workers only.
+    """
+
+    experiment_id: str
+    name: str
+    version: int
+    serialized: str
+    sample_rate: float
+    filter_string: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What names the scorer, in all its versions, in cursors."""
+        return f"{self.experiment_id}/{self.name}"
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """The serialized scorer as a dict; empty if it is not a JSON object."""
+        try:
+            value = orjson.loads(self.serialized)
+        except orjson.JSONDecodeError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it is an ``@scorer`` function."""
+        return self.definition.get("call_source") is not None
+
+    @property
+    def is_session_level(self) -> bool:
+        """Whether its unit is a session, not a trace."""
+        return bool(self.definition.get("is_session_level_scorer"))
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The time limit its author set for one call, if any. MLflow's 0 (none) counts as not set:
+        work that nobody waits for needs a limit."""
+        timeout = self.definition.get("timeout")
+        return float(timeout) if isinstance(timeout, (int, float)) and timeout > 0 else None
+
+
+class ActiveScorers:
+    """The active scorers, read at most every ``max_age`` seconds.
+
+    Args:
+        engine: of the control database, which the server may not have set up yet.
+    """
+
+    def __init__(self, engine: sqlalchemy.Engine, *, max_age: float = 1.0) -> None:
+        self._engine = engine
+        self._max_age = max_age
+        self._scorers: list[ActiveScorer] = []
+        self._read_at = float("-inf")
+
+    def read(self) -> list[ActiveScorer]:
+        """Started scorers of all experiments, by experiment and name.
+
+        Raises:
+            ControlUnavailable: the database or MLflow's tables in it can't be read.
+        """
+        now = time.monotonic()
+        if now - self._read_at >= self._max_age:
+            self._scorers = self._query()
+            self._read_at = now
+        return self._scorers
+
+    def _query(self) -> list[ActiveScorer]:
+        try:
+            with self._engine.connect() as connection:
+                rows = connection.execute(sqlalchemy.text(_SQL["active_scorers"])).all()
+        except SQLAlchemyError as error:
+            raise ControlUnavailable(
+                f"can't read the scorers from {self._engine.url!r}: {error}"
+            ) from error
+        found: dict[str, ActiveScorer] = {}
+        for experiment_id, name, version, serialized, rate, filter_string in rows:
+            scorer = ActiveScorer(
+                str(experiment_id), name, version, serialized, rate, filter_string or None
+            )
+            found[scorer.key] = scorer
+        return list(found.values())

@@ -1,0 +1,147 @@
+"""One call of a scorer on one trace, as ``mlflow.genai.evaluate`` makes it. Runs in a worker."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mlflow.entities import AssessmentError, Feedback, Trace
+from mlflow.genai.evaluation.utils import (
+    add_scorer_metadata,
+    make_code_type_assessment_source,
+    standardize_scorer_value,
+)
+from mlflow.genai.scorers.base import Scorer, ScorerKind
+from mlflow.tracing.constant import AssessmentMetadataKey
+
+from vedette.intake.records import AssessmentRow
+from vedette.scoring.inputs import scorer_arguments
+from vedette.traces.assessments import assessment_row
+
+_MESSAGE_LIMIT = 4_000  # characters of an error's message
+_TRACE_LIMIT = 10_000  # characters of a stack trace, its end is kept: MLflow's own limit
+_RESULT_LIMIT = 1024 * 1024  # bytes of what one call returns
+
+
+class ScorerCall:
+    """A deserialised scorer, ready to be called.
+
+    Args:
+        serialized: MLflow's JSON of the scorer. Deserialising it may execute code.
+        name: the name it is registered under.
+        version: its registered version.
+
+    Raises:
+        MlflowException: it can't be deserialised.
+    """
+
+    def __init__(self, serialized: str, name: str, version: int) -> None:
+        self._scorer = Scorer.model_validate_json(serialized)
+        self._scorer.name = self._name = name
+        # The engine times every call and ends the process; MLflow's way would leave a thread behind
+        self._scorer.timeout = 0
+        if self._scorer.kind is ScorerKind.DECORATOR:
+            _return_plain_scalars(type(self._scorer))
+        self._run: Callable[..., Any] = self._scorer.run
+        # The digest is the same for every feedback but dear: take it from one
+        probe = Feedback(name=name, value=True)
+        add_scorer_metadata(self._scorer, [probe])
+        self._metadata = {
+            **(probe.metadata or {}),
+            AssessmentMetadataKey.SCORER_NAME: name,
+            AssessmentMetadataKey.SCORER_VERSION: str(version),
+        }
+
+    def __call__(self, trace_json: bytes) -> list[AssessmentRow]:
+        """The feedback on one trace, one row each. What the scorer raises becomes a row too."""
+        trace_id = ""
+        span_id: str | None = None
+        try:
+            trace = Trace.from_json(trace_json.decode())
+            trace_id = trace.info.trace_id
+            arguments = scorer_arguments(trace)
+            root = next((span for span in trace.data.spans if span.parent_id is None), None)
+            span_id = None if root is None else root.span_id
+            value = self._run(**arguments)
+            rows = [
+                self._row(feedback, trace_id, span_id)
+                for feedback in standardize_scorer_value(self._name, value)
+            ]
+            size = sum(len(text) for row in rows for text in row.values() if isinstance(text, str))
+            if size > _RESULT_LIMIT:
+                raise ValueError(
+                    f"scorer {self._name!r} returned {size:,} characters; "
+                    f"the limit is {_RESULT_LIMIT:,}"
+                )
+        except BaseException as error:  # also SystemExit: nothing a scorer raises ends the worker
+            return [self._row(self._failure(error), trace_id, span_id)]
+        return rows
+
+    def _row(self, feedback: Feedback, trace_id: str, root_span_id: str | None) -> AssessmentRow:
+        _require_finite(feedback.value, self._name)
+        feedback.metadata = {
+            **{str(key): str(value) for key, value in (feedback.metadata or {}).items()},
+            **self._metadata,
+        }
+        feedback.span_id = feedback.span_id or root_span_id
+        try:
+            return assessment_row(feedback, trace_id)
+        except TypeError as error:
+            raise TypeError(
+                f"scorer {self._name!r} returned a {type(feedback.value).__name__}, which can't be "
+                f"stored: {error}"
+            ) from error
+
+    def _failure(self, error: BaseException) -> Feedback:
+        return Feedback(
+            name=self._name,
+            source=make_code_type_assessment_source(self._name),
+            error=AssessmentError(
+                error_code="SCORER_ERROR",
+                error_message=_text(error)[:_MESSAGE_LIMIT],
+                stack_trace="".join(traceback.format_exception(error))[-_TRACE_LIMIT:],
+            ),
+        )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # the scorer's own exception class: its __str__ may do anything
+        return type(error).__name__
+
+
+def _require_finite(value: Any, name: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"scorer {name!r} returned {value}, which is not a number to average")
+    if isinstance(value, (dict, list)):
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError as error:
+            raise ValueError(f"scorer {name!r} returned a value with NaN or infinity") from error
+
+
+def _return_plain_scalars(scorer: type[Scorer]) -> None:
+    """Let a function scorer return numpy's scalars, alone or in a Feedback.
+
+    MLflow refuses most of them before their value can be seen, so they are converted inside the
+    call. Its class belongs to this one scorer: MLflow makes one for each decorated function.
+    """
+    original = scorer.__call__
+
+    @functools.wraps(original)
+    def call(self: Scorer, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        if isinstance(result, np.generic):
+            return result.item()
+        for feedback in result if isinstance(result, list) else [result]:
+            if isinstance(feedback, Feedback) and isinstance(feedback.value, np.generic):
+                feedback.value = feedback.value.item()
+        return result
+
+    scorer.__call__ = call  # type: ignore[method-assign]

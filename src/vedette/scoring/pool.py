@@ -1,0 +1,280 @@
+"""Run scorers in worker processes: batches, time limits, and a fresh worker after every accident.
+
+Each scorer has its own workers, at most ``per_scorer``, so one that hangs takes nothing from the
+others. An accident is charged to the trace at hand and to no other: what a worker answered before
+it counts, what came after it goes to the next worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from vedette.intake.records import AssessmentRow
+from vedette.scoring.active import ActiveScorer
+from vedette.scoring.answers import BadAnswer, checked_rows, failed_row
+from vedette.scoring.fork_server import Child, ForkServer, WorkersUnavailable
+from vedette.scoring.frames import FrameError, receive_frame, send_frame
+
+__all__ = ["Outcome", "Unit", "WorkerPool", "WorkersUnavailable"]
+
+logger = logging.getLogger(__name__)
+
+_ANSWER_BYTES = 4 * 1024 * 1024
+_SEND_SECONDS = 60.0
+_EXIT_SECONDS = 5.0
+_IDLE_SECONDS = 60.0
+_CRASH_TRIES = 3  # a process may be killed by others: an impatient admin, a lack of memory
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A trace to be scored: its id and MLflow's JSON of it."""
+
+    trace_id: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a scorer had to say of one trace. The rows have no ids and no trace yet."""
+
+    trace_id: str
+    rows: list[AssessmentRow]
+    milliseconds: float
+
+
+@dataclass(eq=False)
+class _Lane:
+    """One version of one scorer: the batches that wait for it and its idle workers."""
+
+    scorer: ActiveScorer
+    waiting: deque[tuple[Sequence[Unit], Future[list[Outcome]]]] = field(default_factory=deque)
+    idle: list[tuple[Child, float]] = field(default_factory=list)
+    running: int = 0
+
+
+class _Accident(Exception):
+    """A worker gave no answer for the unit at hand."""
+
+    def __init__(self, code: str, message: str, *, tries: int) -> None:
+        super().__init__(message)
+        self.code = code
+        self.tries = tries  # after which it is charged to the unit
+
+
+class WorkerPool:
+    """Worker processes for all scorers.
+
+    Args:
+        per_scorer: workers that one scorer may keep busy.
+        processes: workers in all; idle ones make room for others.
+        timeout: seconds for one call of a scorer that sets no limit itself.
+        memory_bytes: address space that a worker may use beyond what it starts with.
+    """
+
+    def __init__(
+        self,
+        *,
+        per_scorer: int = 2,
+        processes: int = 32,
+        timeout: float = 300.0,
+        memory_bytes: int = 1024 * 1024 * 1024,
+    ) -> None:
+        self._per_scorer = per_scorer
+        self._processes = processes
+        self._timeout = timeout
+        self._forks = ForkServer(memory_bytes)
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="scorer")
+        self._lock = threading.Lock()
+        self._lanes: dict[tuple[str, int, str], _Lane] = {}
+        self._count = 0  # workers alive, idle or not
+        self._closed = False
+
+    def submit(self, scorer: ActiveScorer, units: Sequence[Unit]) -> Future[list[Outcome]]:
+        """Score the units, in order, in one worker after other work of this scorer.
+
+        The future has one outcome for each unit, or `WorkersUnavailable`: then nothing is known of
+        any of them, and it is for the caller to try again.
+        """
+        future: Future[list[Outcome]] = Future()
+        with self._lock:
+            if self._closed:
+                future.set_exception(WorkersUnavailable("scoring is stopping"))
+                return future
+            identity = (scorer.key, scorer.version, scorer.serialized)
+            lane = self._lanes.setdefault(identity, _Lane(scorer))
+            lane.waiting.append((units, future))
+            if lane.running < self._per_scorer:
+                lane.running += 1
+                self._threads.submit(self._work, lane)
+        return future
+
+    def retire_idle(self) -> None:
+        """End workers that have had nothing to do for a minute. Call it now and then."""
+        limit = time.monotonic() - _IDLE_SECONDS
+        with self._lock:
+            retired = []
+            for identity, lane in list(self._lanes.items()):
+                retired += [child for child, since in lane.idle if since <= limit]
+                lane.idle = [(child, since) for child, since in lane.idle if since > limit]
+                if not (lane.idle or lane.waiting or lane.running):
+                    del self._lanes[identity]
+            self._count -= len(retired)
+        for child in retired:
+            self._forks.kill(child)
+
+    def close(self) -> None:
+        """End all workers. Batches that are not done fail with `WorkersUnavailable`."""
+        with self._lock:
+            self._closed = True
+            waiting = [item for lane in self._lanes.values() for item in lane.waiting]
+            for lane in self._lanes.values():
+                lane.waiting.clear()
+        for _, future in waiting:
+            future.set_exception(WorkersUnavailable("scoring is stopping"))
+        self._forks.close()
+        self._threads.shutdown()
+
+    def _work(self, lane: _Lane) -> None:
+        """One batch of a lane, then to the back of the queue: lanes take turns."""
+        with self._lock:
+            if not lane.waiting:
+                lane.running -= 1
+                return
+            units, future = lane.waiting.popleft()
+        try:
+            future.set_result(self._score(lane, units))
+        except WorkersUnavailable as error:
+            future.set_exception(error)
+        except Exception as error:
+            logger.exception("a batch of scorer %s could not be run", lane.scorer.key)
+            future.set_exception(WorkersUnavailable(str(error)))
+        with self._lock:
+            if lane.waiting and not self._closed:
+                self._threads.submit(self._work, lane)
+            else:
+                lane.running -= 1
+
+    def _score(self, lane: _Lane, units: Sequence[Unit]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        tries = Counter[int]()  # accidents of each unit, by place
+        while len(outcomes) < len(units):
+            child = self._take(lane)
+            try:
+                self._converse(child, lane.scorer, units[len(outcomes) :], outcomes)
+            except _Accident as accident:
+                self._discard(child)
+                at = len(outcomes)
+                if self._closed:
+                    raise WorkersUnavailable("scoring is stopping") from accident
+                tries[at] += 1
+                if tries[at] < accident.tries:
+                    continue
+                logger.warning("scorer %s, %s: %s", lane.scorer.key, units[at].trace_id, accident)
+                row = failed_row(lane.scorer.name, accident.code, str(accident))
+                outcomes.append(Outcome(units[at].trace_id, [row], 0.0))
+            except BaseException:
+                self._discard(child)
+                raise
+            else:
+                with self._lock:
+                    lane.idle.append((child, time.monotonic()))
+        return outcomes
+
+    def _converse(
+        self, child: Child, scorer: ActiveScorer, units: Sequence[Unit], outcomes: list[Outcome]
+    ) -> None:
+        """Have a worker score the units; outcomes are added as they come."""
+        limit = scorer.timeout_seconds or self._timeout
+        try:
+            child.connection.settimeout(_SEND_SECONDS)
+            send_frame(child.connection, {"seconds": limit}, [unit.payload for unit in units])
+            for unit in units:
+                start = time.monotonic()
+                header, _ = receive_frame(
+                    child.connection, limit=_ANSWER_BYTES, deadline=start + limit
+                )
+                rows = checked_rows(header)
+                elapsed = (time.monotonic() - start) * 1000
+                outcomes.append(Outcome(unit.trace_id, rows, elapsed))
+        except TimeoutError as error:
+            raise _Accident(
+                "SCORER_TIMEOUT",
+                f"Scorer {scorer.name!r} was stopped after {limit:g} seconds.",
+                tries=1,
+            ) from error
+        except (FrameError, BadAnswer, OSError) as error:
+            raise _Accident(
+                "SCORER_CRASHED",
+                f"Scorer {scorer.name!r} {self._ending(child, error)}.",
+                tries=_CRASH_TRIES,
+            ) from error
+
+    def _ending(self, child: Child, error: Exception) -> str:
+        """How a worker that broke off ended, to follow the scorer's name."""
+        if isinstance(error, BadAnswer) or not isinstance(error.__cause__, (OSError, type(None))):
+            return f"disturbed the process it ran in: {error}"
+        try:
+            status = child.ended.result(_EXIT_SECONDS)
+        except TimeoutError:
+            return f"disturbed the process it ran in: {error}"
+        if os.WIFSIGNALED(status):
+            name = signal.Signals(os.WTERMSIG(status)).name
+            hint = " (its limit of processor time)" if name == "SIGXCPU" else ""
+            return f"had its process killed by {name}{hint}"
+        return f"ended its process with exit code {os.waitstatus_to_exitcode(status)}"
+
+    def _take(self, lane: _Lane) -> Child:
+        """An idle worker of the lane or a new one, which must take the place of another if there
+        are enough. There is an idle one then: a thread holds at most one, and there are no more
+        threads than workers."""
+        superfluous = None
+        with self._lock:
+            if lane.idle:
+                return lane.idle.pop()[0]
+            self._count += 1
+            if self._count > self._processes:
+                superfluous = self._longest_idle()
+                self._count -= 1
+        if superfluous is not None:
+            self._forks.kill(superfluous)
+        try:
+            child = self._forks.fork()
+        except BaseException:
+            with self._lock:
+                self._count -= 1
+            raise
+        scorer = lane.scorer
+        header = {
+            "serialized": scorer.serialized,
+            "name": scorer.name,
+            "version": scorer.version,
+        }
+        try:
+            child.connection.settimeout(_SEND_SECONDS)
+            send_frame(child.connection, {"scorer": header})
+        except OSError as error:
+            self._discard(child)
+            raise WorkersUnavailable(f"a new worker has gone: {error}") from error
+        return child
+
+    def _longest_idle(self) -> Child | None:
+        since, oldest = math.inf, None
+        for lane in self._lanes.values():
+            if lane.idle and lane.idle[0][1] < since:
+                since, oldest = lane.idle[0][1], lane
+        return None if oldest is None else oldest.idle.pop(0)[0]
+
+    def _discard(self, child: Child) -> None:
+        with self._lock:
+            self._count -= 1
+        self._forks.kill(child)
