@@ -9,7 +9,7 @@ from pathlib import Path
 from vedette.settings import Settings
 
 _SCHEME = "lakehouse"
-_ARTIFACTS_PROXY = "mlflow-artifacts:/"
+ARTIFACTS_PROXY = "mlflow-artifacts:/"  # artifacts go through the server
 
 
 def store_uri(settings: Settings) -> str:
@@ -23,7 +23,7 @@ def server_environment(settings: Settings) -> dict[str, str]:
         "_MLFLOW_SERVER_FILE_STORE": store_uri(settings),
         # A plain database URI: our scheme has no model registry of its own
         "_MLFLOW_SERVER_REGISTRY_STORE": settings.control_uri,
-        "_MLFLOW_SERVER_ARTIFACT_ROOT": _ARTIFACTS_PROXY,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": ARTIFACTS_PROXY,
         "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(settings.artifacts),
         "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
         # Marks the process as a server: MLflow then refuses to execute scorers' code in it

@@ -1,5 +1,5 @@
--- What a write looks up in the read model before it is journaled, and what MLflow's server asks of
--- traces besides its trace API. Lists of ids are JSON arrays: one prepared statement for any number.
+-- What a write looks up in the read model before it is journaled. Lists of ids are JSON arrays: one
+-- prepared statement for any number.
 
 -- name: trace_exists
 SELECT 1 FROM traces WHERE trace_id = :trace_id;
@@ -32,18 +32,3 @@ WHERE experiment_id = :experiment_id
   AND (:trace_ids IS NULL OR trace_id IN (SELECT value FROM json_each(:trace_ids)))
 ORDER BY timestamp_ms, trace_id
 LIMIT :max_traces;
-
--- name: issue_trace_counts
-SELECT name, COUNT(DISTINCT trace) FROM assessments
-WHERE assessment_type = 'issue' AND name IN (SELECT value FROM json_each(:issue_ids))
-GROUP BY name;
-
--- name: gateway_cost
--- Cost of the calls through MLflow's gateway, for its budgets; null stands for any.
-SELECT COALESCE(SUM(t.total_cost), 0.0)
-FROM traces t JOIN trace_metadata e ON e.trace = t.id AND e.key = :endpoint_key
-WHERE t.timestamp_ms >= :start_ms AND t.timestamp_ms < :end_ms
-  AND (:endpoint_id IS NULL OR e.value = :endpoint_id)
-  AND (:username IS NULL OR EXISTS (
-    SELECT 1 FROM trace_metadata u
-    WHERE u.trace = t.id AND u.key = :user_key AND u.value = :username));

@@ -1,0 +1,60 @@
+"""A registered custom scorer as a client sees it: its name, settings and source, never its code."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from mlflow.exceptions import MlflowException
+from mlflow.genai.scorers.base import Scorer, ScorerKind
+from pydantic import PrivateAttr
+
+
+class StoredScorer(Scorer):  # type: ignore[misc]  # MLflow is untyped
+    """A handle: it can be started, updated, stopped, registered again; calling it is refused.
+
+    MLflow would make a function of the stored source with ``exec()``: code that anybody who can
+    register a scorer has written.
+    """
+
+    _is_session_level: bool = PrivateAttr(default=False)
+
+    @classmethod
+    def from_serialized(cls, data: dict[str, Any]) -> StoredScorer:
+        """The handle for a serialized scorer (MLflow's ``SerializedScorer`` as a dict)."""
+        common = ("name", "description", "aggregations", "timeout")
+        handle = cls(**{field: data[field] for field in common})
+        handle._is_session_level = data["is_session_level_scorer"]
+        handle._cached_dump = data
+        return handle
+
+    @property
+    def kind(self) -> ScorerKind:
+        return ScorerKind.DECORATOR
+
+    @property
+    def is_session_level_scorer(self) -> bool:
+        return self._is_session_level
+
+    @property
+    def source(self) -> str:
+        """The registered source code, to read."""
+        dump = self._cached_dump or {}
+        if dump.get("call_source") is None:  # an ensemble that holds a custom scorer
+            return json.dumps(dump, indent=2)
+        body = "\n".join(f"    {line}" for line in str(dump["call_source"]).split("\n"))
+        return f"def {dump['original_func_name']}{dump['call_signature']}:\n{body}\n"
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise MlflowException.invalid_parameter_value(
+            f"Scorer '{self.name}' was loaded from the server, which hands out its source but does "
+            "not run it here. Call or evaluate with the @scorer function it was registered from; "
+            "`.source` shows it."
+        )
+
+
+def is_custom(data: Any) -> bool:
+    """Whether a serialized scorer holds source code, be it in an ensemble."""
+    if isinstance(data, dict):
+        return data.get("call_source") is not None or any(map(is_custom, data.values()))
+    return isinstance(data, list) and any(map(is_custom, data))

@@ -1,0 +1,42 @@
+"""The server's ASGI app: MLflow's FastAPI app with our routes ahead of its own.
+
+Our routes are not mounted beside MLflow's app but inside it, behind its security middleware: Host
+and cross-origin checks cover them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.routing import BaseRoute
+
+from vedette.mlflow_app.middleware import BodyLimit, RetryAfter, RoutesAhead
+
+
+def build_app(routes: Sequence[BaseRoute], *, max_body_bytes: int) -> FastAPI:
+    """MLflow's app, answering ``routes`` itself. One per process: MLflow's app is a global.
+
+    The environment must have been prepared and the data directory opened: importing MLflow's app
+    reads both.
+
+    Args:
+        routes: matched before MLflow's.
+        max_body_bytes: larger bodies are answered 413, but for artifacts.
+    """
+    from mlflow.server.fastapi_app import app
+
+    # MLflow's two function middlewares (workspaces, gateway timing) are for its own routes and cost
+    # more than a request of ours takes; its security middlewares are classes and stay outermost.
+    inner = [layer for layer in app.user_middleware if layer.cls is BaseHTTPMiddleware]
+    security = [layer for layer in app.user_middleware if layer.cls is not BaseHTTPMiddleware]
+    app.user_middleware = [
+        Middleware(RetryAfter),
+        *security,
+        Middleware(BodyLimit, max_bytes=max_body_bytes),
+        Middleware(RoutesAhead, routes=list(routes)),
+        *inner,
+    ]
+    return app

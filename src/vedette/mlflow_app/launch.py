@@ -1,0 +1,52 @@
+"""Start the server process: MLflow's app and ours in one uvicorn, until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+
+import uvicorn
+
+from vedette.mlflow_app.environment import prepare_environment
+from vedette.settings import Settings
+
+_DRAIN_SECONDS = 5  # what requests under way get to finish; the supervisor kills after 8
+_KEEP_ALIVE_SECONDS = 75  # SDKs send in bursts: let them keep their connections meanwhile
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT: stop accepting, answer what is under way, flush, return.
+
+    Raises:
+        JournalLocked: another server has this data directory.
+        MlflowException: the control database can't be used; the message says what to do.
+        SystemExit: the port is taken.
+    """
+    prepare_environment(settings)
+    # Only now: these import MLflow, whose server code reads the environment as it is imported
+    from vedette import health
+    from vedette.mlflow_app.app import build_app
+    from vedette.mlflow_app.control import prepare_control_database
+    from vedette.mlflow_app.plane import open_plane
+
+    prepare_control_database(settings)
+    with open_plane(settings) as plane:
+        app = build_app(
+            [*plane.otlp_routes(), *health.routes(settings)],
+            max_body_bytes=settings.max_body_bytes,
+        )
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+        )
+        # uvicorn raises the signal again after its shutdown; being told to stop is no failure
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: None)
+        uvicorn.Server(config).run()

@@ -1,0 +1,127 @@
+"""A data directory as one process has it open: journal, read model, reads and writes.
+
+Several stores live in a server process, made by MLflow wherever it wants one. They share this.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mlflow.entities import TraceInfo
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_STATE, TEMPORARILY_UNAVAILABLE
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.uri import append_to_uri_path
+from starlette.routing import BaseRoute
+
+from vedette.intake.journal import JournalReader, JournalWriter
+from vedette.mlflow_app.environment import ARTIFACTS_PROXY, store_uri
+from vedette.mlflow_app.experiments import Experiments
+from vedette.settings import Settings
+from vedette.traces.index import TraceIndex
+from vedette.traces.reads import TraceReads
+from vedette.traces.totals import gateway_cost, issue_trace_counts
+from vedette.traces.writes import TraceWrites
+
+_open: dict[str, TracePlane] = {}
+
+
+class TracePlane:
+    """What the stores of a process share. Made by `open_plane`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._journal = JournalWriter(
+            settings.server_journal,
+            segment_seconds=settings.segment_seconds,
+            segment_bytes=settings.segment_bytes,
+            max_bytes=settings.journal_max_bytes,
+        )
+        self._index = TraceIndex(settings.index_path)
+        self._journals = [
+            JournalReader(settings.server_journal),
+            JournalReader(settings.engine_journal),
+        ]
+        control = SqlAlchemyStore(settings.control_uri, ARTIFACTS_PROXY)
+        self.experiments = Experiments(control.get_experiment)
+        self.writes = TraceWrites(self._journal, self.up_to_date)
+        self.reads = TraceReads(settings)
+
+    def up_to_date(self) -> sqlite3.Connection:
+        """This thread's connection to the read model, with everything journaled so far in it.
+
+        Raises:
+            MlflowException: TEMPORARILY_UNAVAILABLE, the read model can't be written now.
+        """
+        try:
+            self._index.catch_up(self._journals)
+            return self._index.connection()
+        except sqlite3.OperationalError as error:  # locked for very long, or the disk is full
+            raise MlflowException(
+                f"the read model {self.settings.index_path} can't be written: {error}",
+                TEMPORARILY_UNAVAILABLE,
+            ) from error
+
+    def artifact_location(self, info: TraceInfo) -> str:
+        """Where a trace's attachments are: beneath its experiment's artifacts, as in MLflow."""
+        experiment = self.experiments.get(str(info.experiment_id))
+        uri: str = append_to_uri_path(
+            experiment.artifact_location,
+            SqlAlchemyStore.TRACE_FOLDER_NAME,
+            info.trace_id,
+            SqlAlchemyStore.ARTIFACTS_FOLDER_NAME,
+        )
+        return uri
+
+    def issue_trace_counts(self, issue_ids: Sequence[str]) -> dict[str, int]:
+        """How many traces refer to each of the issues."""
+        return issue_trace_counts(self.up_to_date(), issue_ids)
+
+    def gateway_cost(
+        self, start_ms: int, end_ms: int, endpoint_id: str | None, username: str | None
+    ) -> float:
+        """Cost in USD of traces of MLflow's gateway in a time range."""
+        return gateway_cost(self.up_to_date(), start_ms, end_ms, endpoint_id, username)
+
+    def otlp_routes(self) -> Sequence[BaseRoute]:
+        """The routes that take OTLP."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Flush and release the journal."""
+        self._journal.close()
+
+
+@contextmanager
+def open_plane(settings: Settings) -> Iterator[TracePlane]:
+    """Open a data directory for the stores of this process while the block runs.
+
+    Raises:
+        JournalLocked: another process has it open.
+    """
+    plane = TracePlane(settings)
+    uri = store_uri(settings)
+    _open[uri] = plane
+    try:
+        yield plane
+    finally:
+        del _open[uri]
+        plane.close()
+
+
+def plane_of(uri: str) -> TracePlane:
+    """The data directory a store's URI names.
+
+    Raises:
+        MlflowException: INVALID_STATE, this process hasn't opened it.
+    """
+    try:
+        return _open[uri]
+    except KeyError:
+        raise MlflowException(
+            f"{uri} can be used inside Vedette's server only. Start one with `vedette up` and point "
+            "MLflow at it: mlflow.set_tracking_uri('http://127.0.0.1:5000').",
+            INVALID_STATE,
+        ) from None

@@ -1,0 +1,296 @@
+"""The store's methods that write traces: MLflow's validation here, the rest in `vedette.traces`."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import time
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from mlflow.entities import (
+    Assessment,
+    Expectation,
+    Feedback,
+    Span,
+    TraceInfo,
+    TraceLocation,
+)
+from mlflow.entities.model_registry import PromptVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, NOT_IMPLEMENTED
+from mlflow.store.tracking import MAX_TRACE_LINKS_PER_REQUEST
+from mlflow.store.tracking.dbmodels.models import SqlReviewQueueItem
+from mlflow.store.tracking.utils.trace_analytics import (
+    analytics_columns_from_metadata,
+    assessment_aggregate,
+    validate_trace_name,
+)
+from mlflow.tracing.constant import SpansLocation, TraceMetadataKey, TraceTagKey
+from mlflow.tracing.utils.otlp import resource_to_otel_proto
+from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
+from mlflow.utils.validation import _parse_experiment_id, _validate_trace_tag
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from vedette.intake.records import AssessmentRow, TraceHeader
+from vedette.mlflow_app.plane import TracePlane
+from vedette.traces.assessments import assessment_entity, assessment_row
+
+_TRACE_ID_LENGTH = 50  # MLflow's column
+_REVIEWED_TRACES_PER_QUERY = 500
+
+
+class WriteMethods:
+    """Mixed into the store, ahead of MLflow's."""
+
+    _plane: TracePlane
+
+    def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
+        """Say what a trace is; its spans come before or after.
+
+        Returns:
+            What was given and the tags the server adds. Unlike MLflow's store it doesn't read back
+            what may have arrived before: the SDK needs the tags only, and every trace would pay.
+        """
+        name = trace_info.tags.get(TraceTagKey.TRACE_NAME)
+        validate_trace_name(name)
+        experiment = self._plane.experiments.get_active(_experiment_id(trace_info))
+        metadata = dict(trace_info.trace_metadata)
+        analytics_columns_from_metadata(metadata)  # raises when the session id is too long
+        trace_id = _checked_trace_id(trace_info.trace_id)
+        # The server says where a trace's data is, not the client
+        tags = {k: v for k, v in trace_info.tags.items() if k not in _SERVER_TAGS}
+        self._plane.writes.start_trace(
+            TraceHeader(
+                trace_id=trace_id,
+                experiment_id=experiment.experiment_id,
+                request_time=trace_info.request_time,
+                execution_duration=trace_info.execution_duration,
+                state=trace_info.state.value,
+                client_request_id=trace_info.client_request_id,
+                request_preview=trace_info.request_preview,
+                response_preview=trace_info.response_preview,
+                tags=tags,
+                metadata=metadata,
+                assessments=(rows := [_row(one, trace_id) for one in trace_info.assessments]),
+            )
+        )
+        started = copy.copy(trace_info)
+        started.trace_location = TraceLocation.from_experiment_id(experiment.experiment_id)
+        started.tags = {
+            **tags,
+            # Without it the client would upload the spans once more, as an artifact
+            TraceTagKey.SPANS_LOCATION: SpansLocation.TRACKING_STORE.value,
+            MLFLOW_ARTIFACT_LOCATION: self._plane.artifact_location(started),
+        }
+        started.trace_metadata = {**metadata, TraceMetadataKey.TRACE_INFO_FINALIZED: "true"}
+        started.assessments = [assessment_entity(row) for row in rows]
+        return started
+
+    def log_spans(
+        self, location: str, spans: list[Span], tracking_uri: str | None = None
+    ) -> list[Span]:
+        """Log spans to the experiment with the id ``location``."""
+        if spans:
+            experiment = self._plane.experiments.get(location)
+            self._plane.log_spans(experiment.experiment_id, _otlp_request(spans))
+        return spans
+
+    async def log_spans_async(self, location: str, spans: list[Span]) -> list[Span]:
+        """As `log_spans`, off the event loop."""
+        return await asyncio.to_thread(self.log_spans, location, spans)
+
+    def set_trace_tag(self, trace_id: str, key: str, value: str) -> None:
+        """Set a tag on a trace."""
+        key, value = _validate_trace_tag(key, value)
+        if key == TraceTagKey.TRACE_NAME:
+            value = validate_trace_name(value)
+        self._plane.writes.set_tag(trace_id, key, value)
+
+    def delete_trace_tag(self, trace_id: str, key: str) -> None:
+        """Delete a tag of a trace."""
+        self._plane.writes.delete_tag(trace_id, key)
+
+    def _delete_traces(
+        self,
+        experiment_id: str,
+        max_timestamp_millis: int | None = None,
+        max_traces: int | None = None,
+        trace_ids: Sequence[str] | None = None,
+    ) -> int:
+        # What MLflow's delete_traces calls once it has checked the combination of arguments
+        deleted = self._plane.writes.delete_traces(
+            _parse_experiment_id(experiment_id),
+            max_timestamp_ms=max_timestamp_millis,
+            max_traces=max_traces,
+            trace_ids=trace_ids,
+        )
+        self._forget_reviews(deleted)
+        return len(deleted)
+
+    def _forget_reviews(self, trace_ids: Sequence[str]) -> None:
+        """Take deleted traces off the review queues, which are in MLflow's tables."""
+        for start in range(0, len(trace_ids), _REVIEWED_TRACES_PER_QUERY):
+            some = trace_ids[start : start + _REVIEWED_TRACES_PER_QUERY]
+            with self.ManagedSessionMaker(read_only=False) as session:  # type: ignore[attr-defined]
+                session.query(SqlReviewQueueItem).filter(
+                    SqlReviewQueueItem.item_type == "trace", SqlReviewQueueItem.item_id.in_(some)
+                ).delete(synchronize_session=False)
+
+    def create_assessment(self, assessment: Assessment) -> Assessment:
+        """Add an assessment to a trace; one that it overrides becomes invalid."""
+        row = _row(assessment, assessment.trace_id)
+        self._plane.writes.create_assessment(row)
+        return assessment_entity(row)
+
+    def update_assessment(
+        self,
+        trace_id: str,
+        assessment_id: str,
+        name: str | None = None,
+        expectation: Any = None,
+        feedback: Any = None,
+        rationale: str | None = None,
+        metadata: dict[str, str] | None = None,
+        valid: bool | None = None,
+    ) -> Assessment:
+        """Change what is given of an assessment; metadata is merged.
+
+        ``valid`` is in the REST API's update mask; MLflow's store doesn't know it and crashes.
+        """
+
+        def change(row: AssessmentRow) -> AssessmentRow:
+            existing = assessment_entity(row)
+            if expectation is not None and feedback is not None:
+                raise _invalid("Cannot specify both `expectation` and `feedback` parameters.")
+            if not isinstance(existing, Expectation | Feedback):
+                raise _invalid("An issue reference can't be updated; delete it and add another.")
+            if expectation is not None and not isinstance(existing, Expectation):
+                raise _invalid("Cannot update expectation value on a Feedback assessment.")
+            if feedback is not None and not isinstance(existing, Feedback):
+                raise _invalid("Cannot update feedback value on an Expectation assessment.")
+            changed = row.copy()
+            if (given := expectation if expectation is not None else feedback) is not None:
+                changed["value"] = _json(given.value)
+                error = getattr(given, "error", None)
+                changed["error"] = _json(error.to_dictionary()) if error else None
+            changed["aggregate_value"], changed["is_numeric_value"] = assessment_aggregate(
+                json.loads(changed["value"])
+            )
+            changed["name"] = row["name"] if name is None else name
+            if isinstance(existing, Expectation):
+                changed["rationale"] = None  # as MLflow: expectations have none
+            elif rationale is not None:
+                changed["rationale"] = rationale
+            merged = {**(existing.metadata or {}), **(metadata or {})}
+            changed["assessment_metadata"] = _json(merged) if merged else None
+            changed["last_updated_timestamp"] = time.time_ns() // 1_000_000
+            changed["valid"] = row["valid"] if valid is None else valid
+            return changed
+
+        return assessment_entity(
+            self._plane.writes.revise_assessment(trace_id, assessment_id, change)
+        )
+
+    def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
+        """Delete an assessment if it is there; one that it overrode is valid again."""
+        self._plane.writes.delete_assessment(trace_id, assessment_id)
+
+    def link_traces_to_run(self, trace_ids: Sequence[str], run_id: str) -> None:
+        """Link at most 100 traces to a run."""
+        if len(trace_ids) > MAX_TRACE_LINKS_PER_REQUEST:
+            raise MlflowException(
+                f"Cannot link more than {MAX_TRACE_LINKS_PER_REQUEST} traces to a run in "
+                f"a single request. Provided {len(trace_ids)} traces.",
+                error_code=INVALID_PARAMETER_VALUE,
+            )
+        if trace_ids:
+            self._plane.writes.link_run(trace_ids, run_id)
+
+    def unlink_traces_from_run(self, trace_ids: Sequence[str], run_id: str) -> None:
+        """Undo `link_traces_to_run`, where it was done."""
+        if trace_ids:
+            self._plane.writes.unlink_run(trace_ids, run_id)
+
+    def link_prompts_to_trace(self, trace_id: str, prompt_versions: list[PromptVersion]) -> None:
+        """Link prompt versions to a trace."""
+        if prompt_versions:
+            prompts = [f"{prompt.name}/{prompt.version}" for prompt in prompt_versions]
+            self._plane.writes.link_prompts(trace_id, prompts)
+
+    def deprecated_start_trace_v2(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refused: the trace API of MLflow 2 keeps spans in files, where nothing could score them."""
+        raise _too_old()
+
+    def deprecated_end_trace_v2(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refused, as `deprecated_start_trace_v2`."""
+        raise _too_old()
+
+    def archive_traces(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        """Refused: it moves spans out of MLflow's tables, where there are none."""
+        raise MlflowException(
+            "Vedette keeps traces in Delta tables; MLflow's trace archival doesn't apply to them.",
+            error_code=NOT_IMPLEMENTED,
+        )
+
+
+_SERVER_TAGS = (TraceTagKey.SPANS_LOCATION, MLFLOW_ARTIFACT_LOCATION)
+
+
+def _experiment_id(trace_info: TraceInfo) -> str:
+    if trace_info.experiment_id is None:
+        raise _invalid("A trace must be in an MLflow experiment: set its trace location to one.")
+    return str(trace_info.experiment_id)
+
+
+def _checked_trace_id(trace_id: str) -> str:
+    """The id, if it can name a trace in a URL and in MLflow's tables."""
+    if not trace_id or len(trace_id) > _TRACE_ID_LENGTH or "/" in trace_id:
+        raise _invalid(
+            f"Invalid trace id {trace_id!r}: it must have 1 to {_TRACE_ID_LENGTH} characters and "
+            "no '/'."
+        )
+    return trace_id
+
+
+def _row(assessment: Assessment, trace_id: str) -> AssessmentRow:
+    try:
+        return assessment_row(assessment, trace_id)
+    except (TypeError, ValueError) as error:
+        raise _invalid(f"Assessment '{assessment.name}' holds what JSON can't: {error}") from error
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise _invalid(f"An assessment's value must be what JSON can hold: {error}") from error
+
+
+def _otlp_request(spans: Sequence[Span]) -> bytes:
+    """The OTLP request that MLflow's client would send for the spans."""
+    request = ExportTraceServiceRequest()
+    groups: dict[int, Any] = {}
+    for span in spans:
+        resource = getattr(span._span, "resource", None)
+        if (group := groups.get(id(resource))) is None:
+            message = request.resource_spans.add()
+            message.resource.CopyFrom(resource_to_otel_proto(resource))
+            group = groups[id(resource)] = message.scope_spans.add()
+        group.spans.append(span.to_otel_proto())
+    body: bytes = request.SerializeToString()
+    return body
+
+
+def _invalid(message: str) -> MlflowException:
+    error: MlflowException = MlflowException.invalid_parameter_value(message)
+    return error
+
+
+def _too_old() -> MlflowException:
+    return MlflowException(
+        "Vedette takes traces from MLflow 3 and from OpenTelemetry; this is the trace API of MLflow "
+        "2. Upgrade the client, or send OTLP to /v1/traces.",
+        error_code=NOT_IMPLEMENTED,
+    )
