@@ -1,0 +1,143 @@
+"""Attribute values: OTLP's, and the text form in which MLflow keeps them.
+
+MLflow stores every span attribute as JSON text. A string that is itself the JSON text of a string,
+list or object is stored as it is (OTLP exporters send MLflow's own attributes that way); anything
+else is dumped. The lake keeps the value as it was sent, and this module gets from one to the other:
+
+==============================  ======================  ==================
+sent (and in the lake)          MLflow stores           and reads
+==============================  ======================  ==================
+``{"a": 1}`` (kvlist)           ``{"a": 1}``            ``{"a": 1}``
+``'{"a": 1}'`` (string)         ``{"a": 1}``            ``{"a": 1}``
+``'hello'``                     ``"hello"``             ``'hello'``
+``'"hello"'``                   ``"hello"``             ``'hello'``
+``'12'``                        ``"12"``                ``'12'``
+``12``                          ``12``                  ``12``
+==============================  ======================  ==================
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import orjson
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+# What JSON text of a string, list or object can begin with
+DOCUMENT_STARTS = frozenset('"[{ \t\n\r')
+_BLANKS = " \t\n\r"
+_BRACKETS = ('""', "{}", "[]")
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+_NOT_A_DOCUMENT = object()
+
+
+def any_value(value: AnyValue) -> Any:
+    """The Python value of an OTLP ``AnyValue``.
+
+    JSON has neither bytes nor NaN: bytes become their Python literal, as in MLflow (``"b'\\\\x00'"``),
+    and non-finite numbers OTLP's JSON names (``"NaN"``, ``"Infinity"``, ``"-Infinity"``).
+    """
+    if text := value.string_value:
+        return text
+    kind = value.WhichOneof("value")
+    if kind == "int_value":
+        return value.int_value
+    if kind == "double_value":
+        number = value.double_value
+        return number if math.isfinite(number) else _non_finite(number)
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "string_value":
+        return ""
+    if kind == "array_value":
+        return [any_value(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {item.key: any_value(item.value) for item in value.kvlist_value.values}
+    if kind == "bytes_value":
+        return repr(value.bytes_value)
+    return None
+
+
+def _non_finite(number: float) -> str:
+    if math.isnan(number):
+        return "NaN"
+    return "Infinity" if number > 0 else "-Infinity"
+
+
+def dump(value: Any) -> str:
+    """JSON text as MLflow writes it: Python's separators, non-ASCII text unescaped."""
+    return _encode(value)
+
+
+def _document(text: str) -> Any:
+    """The string, list or object that ``text`` is the JSON of, else `_NOT_A_DOCUMENT`."""
+    if text[:1] not in DOCUMENT_STARTS:
+        return _NOT_A_DOCUMENT
+    try:
+        parsed = orjson.loads(text)
+    except orjson.JSONDecodeError:  # Python's parser, MLflow's, takes a little more: NaN, \ud800
+        try:
+            parsed = json.loads(text)
+        except (ValueError, RecursionError):
+            return _NOT_A_DOCUMENT
+    return parsed if isinstance(parsed, str | list | dict) else _NOT_A_DOCUMENT
+
+
+def stored(value: Any) -> str:
+    """The text that MLflow stores for an attribute sent as ``value``."""
+    if isinstance(value, str) and _document(value) is not _NOT_A_DOCUMENT:
+        return value
+    return _encode(value)
+
+
+def loaded(value: Any) -> Any:
+    """The value that MLflow reads back for an attribute sent as ``value``."""
+    if isinstance(value, str) and (parsed := _document(value)) is not _NOT_A_DOCUMENT:
+        return parsed
+    return value
+
+
+def text_of(value: Any) -> str:
+    """An attribute as plain text: strings unquoted, anything else as its JSON."""
+    if not isinstance(value, str):
+        return _encode(value)
+    parsed = _document(value)
+    return parsed if isinstance(parsed, str) else value
+
+
+def unstored(text: Any) -> Any:
+    """A value that can go into the lake for what MLflow stores as ``text``.
+
+    ``stored`` of the result is ``text``, or, for the odd text that no value is stored as, reads the
+    same to MLflow.
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if isinstance(parsed, str):
+        return parsed if stored(parsed) == text else text
+    if isinstance(parsed, list | dict):
+        return text
+    if isinstance(parsed, int) and not -(2**63) <= parsed < 2**64:
+        return text
+    return text if isinstance(parsed, float) and not math.isfinite(parsed) else parsed
+
+
+def is_empty(value: Any) -> bool:
+    """Whether MLflow takes the attribute for not being there: null, false, 0 or nothing inside."""
+    if not isinstance(value, str):
+        return not value
+    if not value:
+        return True
+    if value[0] not in DOCUMENT_STARTS:
+        return False
+    text = value.strip(_BLANKS)
+    if len(text) < 2 or text[0] + text[-1] not in _BRACKETS:
+        return False
+    return text == '""' or (text[0] != '"' and text[1:-1].isspace()) or len(text) == 2
