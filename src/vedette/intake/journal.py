@@ -329,6 +329,10 @@ class JournalReader:
             raise self._corrupt(number, end)
         return [(Record.decode(payload), Position(number, at)) for payload, at in frames]
 
+    def size(self, number: int) -> int:
+        """Bytes of a sealed segment."""
+        return (self.directory / f"{number:020d}.sealed").stat().st_size
+
     def remove(self, number: int) -> None:
         """Delete a sealed segment; its content must be in the lake and the read model by now."""
         (self.directory / f"{number:020d}.sealed").unlink(missing_ok=True)

@@ -1,0 +1,139 @@
+"""The engine process: moves the journals to the lake and the read model, scores, maintains.
+
+Each duty has a thread of its own that never ends by an error: it reports, waits longer and longer,
+and tries again, so that a lake that can't be reached doesn't stop the read model, and the other way
+round.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vedette.intake.journal import JournalReader, JournalWriter
+from vedette.lake.maintenance import Maintenance
+from vedette.lake.table import Lake
+from vedette.pipeline import Tail
+from vedette.processes import write_state
+from vedette.scoring.runner import Scoring
+from vedette.settings import Settings
+from vedette.traces.compose import open_reads
+from vedette.traces.index import TraceIndex
+
+logger = logging.getLogger(__name__)
+
+_IDLE_SECONDS = 0.03
+_LONGEST_IDLE_SECONDS = 0.2
+_LONGEST_BACKOFF_SECONDS = 30.0
+
+
+class Engine:
+    """The duties of the engine on one data directory. `run` returns after SIGTERM or SIGINT."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._errors: dict[str, str] = {}
+        self._index = TraceIndex(settings.index_path)
+        self._journal = JournalWriter(
+            settings.engine_journal,
+            segment_seconds=settings.segment_seconds,
+            segment_bytes=int(settings.segment_bytes),
+            max_bytes=int(settings.journal_max_bytes),
+        )
+        self._lake = Lake(settings.lake_uri, settings.data / "lake.state")
+        self._tails = [
+            Tail(JournalReader(directory), self._index, self._lake)
+            for directory in (settings.server_journal, settings.engine_journal)
+        ]
+        self._maintenance = Maintenance(settings.lake_uri)
+        self._scoring = Scoring(settings, self._index, open_reads(settings), self._journal)
+
+    def run(self) -> None:
+        """Work until asked to stop, then finish what is under way."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stopping.set())
+        duties = {
+            "read model": self._fold,
+            "lake": self._commit,
+            "maintenance": self._maintain,
+            "scoring": self._score,
+        }
+        threads = [
+            threading.Thread(target=self._repeat, args=(name, duty), name=name, daemon=True)
+            for name, duty in duties.items()
+        ]
+        for thread in threads:
+            thread.start()
+        while not self._stopping.wait(1.0):
+            self._publish()
+        for thread in threads:
+            thread.join(6.0)
+        self._scoring.close()
+        self._journal.close()
+
+    def _repeat(self, name: str, duty: Callable[[], bool]) -> None:
+        """Call ``duty`` until the engine stops: at once again if it had work to do."""
+        idle, backoff = _IDLE_SECONDS, 0.5
+        while not self._stopping.is_set():
+            try:
+                busy = duty()
+            except Exception as error:
+                if name not in self._errors:
+                    logger.exception("%s: failed, will try again", name)
+                self._errors[name] = f"{type(error).__name__}: {error}"
+                self._stopping.wait(backoff)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
+                continue
+            if self._errors.pop(name, None):
+                logger.warning("%s: works again", name)
+            backoff = 0.5
+            idle = _IDLE_SECONDS if busy else min(idle * 1.5, _LONGEST_IDLE_SECONDS)
+            if not busy:
+                self._stopping.wait(idle)
+
+    def _fold(self) -> bool:
+        busy = [tail.advance() for tail in self._tails]
+        return any(busy)
+
+    def _commit(self) -> bool:
+        busy = [tail.commit_sealed(self._stopping.is_set) for tail in self._tails]
+        return any(busy)
+
+    def _maintain(self) -> bool:
+        self._maintenance.tick(time.time())
+        self._stopping.wait(1.0)
+        return False
+
+    def _score(self) -> bool:
+        return self._scoring.tick()
+
+    def _publish(self) -> None:
+        states = [tail.state() for tail in self._tails]
+        commits = [state["last_commit"] for state in states if state["last_commit"]]
+        lags = [state["lag_seconds"] for state in states if state["lag_seconds"] is not None]
+        state: dict[str, Any] = {
+            "lake": {
+                "last_commit": max(commits, default=None),
+                "lag_seconds": max(lags, default=None),
+                "error": self._errors.get("lake"),
+                "maintenance_error": self._errors.get("maintenance"),
+            },
+            "index": {"error": self._errors.get("read model")},
+            "workers": {**self._scoring.state(), "error": self._errors.get("scoring")},
+        }
+        write_state(Path(self._settings.run_dir) / "engine.json", state)
+
+
+def run(settings: Settings) -> None:
+    """Run the engine in this process until SIGTERM or SIGINT.
+
+    Raises:
+        JournalLocked: another engine runs on the data directory.
+    """
+    Engine(settings).run()

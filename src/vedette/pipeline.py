@@ -1,0 +1,124 @@
+"""Journal to lake and read model: each record is read and decoded once, then goes to both."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vedette.intake.journal import JournalReader
+from vedette.intake.records import Position
+from vedette.lake.rows import SegmentRows
+from vedette.lake.table import Lake
+from vedette.traces.fold import Decoded, decoded
+from vedette.traces.index import TraceIndex
+
+logger = logging.getLogger(__name__)
+
+Work = list[tuple[Decoded, Position]]
+
+_READ_BYTES = 4 * 1024 * 1024
+_CACHE_BYTES = 256 * 1024 * 1024  # journal bytes whose decoded form may wait for the lake
+
+
+@dataclass(slots=True)
+class _Segment:
+    work: Work = field(default_factory=list)
+    whole: bool = True  # read from its first record on
+
+
+class Tail:
+    """Follows one journal: folds what is new, keeps it decoded until its segment is in the lake.
+
+    `advance` and `commit_sealed` may run in two threads.
+    """
+
+    def __init__(self, journal: JournalReader, index: TraceIndex, lake: Lake) -> None:
+        self.journal = journal
+        self._index = index
+        self._lake = lake
+        self._cursor = Position(index.lake_segment(journal.journal_id) + 1, 0)
+        self._lock = threading.Lock()
+        self._segments: dict[int, _Segment] = {}
+        self._cached = 0
+        self.last_commit: float | None = None  # Unix seconds
+        self.lag_seconds: float | None = (
+            None  # arrival to commit of the last segment's first record
+        )
+
+    def advance(self) -> bool:
+        """Fold the next records; False when there are none."""
+        found = self.journal.read(self._cursor, _READ_BYTES)
+        if not found:
+            return False
+        work: Work = [(decoded(record), position) for record, position in found]
+        self._index.apply(self.journal.journal_id, work)
+        with self._lock:
+            for item in work:
+                self._keep(item)
+        self._cursor = found[-1][1]
+        return True
+
+    def _keep(self, item: tuple[Decoded, Position]) -> None:
+        (record, _), (number, _) = item
+        segment = self._segments.setdefault(number, _Segment())
+        if self._cached > _CACHE_BYTES:  # the lake is far behind: it will read the journal again
+            segment.whole = False
+            self._cached -= _size(segment.work)
+            segment.work.clear()
+        else:
+            segment.work.append(item)
+            self._cached += len(record.body)
+
+    def _take(self, number: int) -> Work:
+        """A sealed segment's records: decoded already if this process has read all of it."""
+        with self._lock:
+            segment = self._segments.pop(number, None)
+            if segment is not None:
+                self._cached -= _size(segment.work)
+        if segment is not None and segment.whole and segment.work:
+            end = segment.work[-1][1].offset
+            if end == self.journal.size(number):
+                return segment.work
+        return [(decoded(record), at) for record, at in self.journal.read_segment(number)]
+
+    def commit_sealed(self, stopping: Callable[[], bool]) -> bool:
+        """Move every sealed segment to the lake, then remove it; False when there was none."""
+        journal_id = self.journal.journal_id
+        done = self._index.lake_segment(journal_id)
+        sealed = self.journal.sealed_segments()
+        for number in sealed:
+            if stopping():
+                break
+            if number > done:
+                work = self._take(number)
+                self._append(number, work)
+                self._index.apply(journal_id, work)
+                self._index.confirm_lake(journal_id, number)
+                now = time.time()
+                self.last_commit = now
+                if work:
+                    (first, _), _ = work[0]
+                    self.lag_seconds = round(now - first.at / 1000, 3)
+            self.journal.remove(number)
+        return bool(sealed)
+
+    def _append(self, number: int, work: Work) -> None:
+        rows = SegmentRows(self.journal.journal_id, number)
+        start = 0
+        for (record, spans), (_, end) in work:
+            rows.add(record, start, spans)
+            start = end
+        self._lake.spans.append_segment(self.journal.journal_id, number, rows.spans())
+        self._lake.annotations.append_segment(self.journal.journal_id, number, rows.annotations())
+
+    def state(self) -> dict[str, Any]:
+        """What ``/health`` tells of it."""
+        return {"last_commit": self.last_commit, "lag_seconds": self.lag_seconds}
+
+
+def _size(work: Work) -> int:
+    return sum(len(record.body) for (record, _), _ in work)
