@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from bench.agent_traces import SPANS_PER_TRACE, AgentTraces, Request
@@ -38,108 +38,100 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="loads per server and shape")
     parser.add_argument("--seconds", type=float, default=25.0, help="longest time of one load")
     parser.add_argument("--concurrency", type=int, default=8, help="connections")
+    parser.add_argument("--quiet", type=float, default=60.0, help="wait for quiet, at most seconds")
     options = parser.parse_args()
-    table = Table(
-        "load", "", "traces/s", "p50 ms", "p99 ms", "server CPU ms/trace", "lost", "refused"
-    )
-    notes = [
-        "Medians over the rounds; CPU is that of the whole process tree, ours with engine and "
-        f"workers until the journal is drained, and of {_SETTLE_SECONDS:.0f} s after it.",
-        "Lost: acknowledged traces not listed by `search_traces` afterwards, plus spans missing "
-        "in `query_trace_metrics`.",
-    ]
-    with (
-        tempfile.TemporaryDirectory(prefix="vedette-bench-") as scratch,
-        contextlib.ExitStack() as up,
-    ):
+    with tempfile.TemporaryDirectory(prefix="vedette-bench-") as scratch, ExitStack() as running:
         servers = (
-            up.enter_context(vedette_up(Path(scratch) / "vedette")),
-            up.enter_context(mlflow_server(Path(scratch) / "mlflow")),
+            running.enter_context(vedette_up(Path(scratch) / "vedette")),
+            running.enter_context(mlflow_server(Path(scratch) / "mlflow")),
         )
-        for label, traces_per_request, share in (("batches of 100", 100, 1.0), ("single", 1, 0.4)):
-            counts = {
-                "vedette": int(options.traces * share),
-                "mlflow": int(options.peer_traces * share),
-            }
-            _measure(label, servers, counts, traces_per_request, options, table, notes)
-    record("OTLP ingest", table, notes)
+        figure = OtlpFigure(servers, options)
+        figure.measure("batches of 100", 100, {"vedette": 1.0, "mlflow": 1.0})
+        # One trace per request is slower: as many would only take longer.
+        figure.measure("single", 1, {"vedette": 0.4, "mlflow": 0.4})
+    record("OTLP ingest", figure.table, figure.notes)
 
 
-def _measure(
-    label: str,
-    servers: Sequence[Server],
-    counts: dict[str, int],
-    traces_per_request: int,
-    options: argparse.Namespace,
-    table: Table,
-    notes: list[str],
-) -> None:
-    runs: dict[str, list[Run]] = {server.name: [] for server in servers}
-    requests: dict[str, list[Request]] = {server.name: [] for server in servers}
-    experiments = {
-        server.name: server.create_experiment(f"otlp {label} {time.time_ns()}")
-        for server in servers
-    }
-    for server in servers:
-        warm_up = AgentTraces(0).requests(
-            [time.time_ns()] * (10 * traces_per_request), traces_per_request
+class OtlpFigure:
+    """Loads two running servers in turns."""
+
+    def __init__(self, servers: Sequence[Server], options: argparse.Namespace) -> None:
+        self.table = Table(
+            "load", "", "traces/s", "p50 ms", "p99 ms", "server CPU ms/trace", "lost", "refused"
         )
-        elsewhere = server.create_experiment(f"warm-up {label} {time.time_ns()}")
-        _load(server, elsewhere, warm_up, options)
-    for round_number in range(options.rounds):
-        for server in servers if round_number % 2 == 0 else servers[::-1]:
-            starts = [time.time_ns()] * counts[server.name]
-            made = AgentTraces(round_number).requests(starts, traces_per_request)
-            run = _load(server, experiments[server.name], made, options)
-            runs[server.name].append(run)
-            requests[server.name] += [made[i] for i in run.sent.acknowledged]
-    rates, cpus = {}, {}
-    for server in servers:
-        mine = runs[server.name]
-        rates[server.name] = statistics.median(run.traces_per_s for run in mine)
-        cpus[server.name] = statistics.median(run.cpu_ms_per_trace for run in mine)
-        table.add(
-            label,
-            server.name,
-            f"{rates[server.name]:.0f}",
-            f"{statistics.median(run.sent.median_ms for run in mine):.1f}",
-            f"{statistics.median(run.sent.p99_ms for run in mine):.1f}",
-            f"{cpus[server.name]:.2f}",
-            _lost(server, experiments[server.name], requests[server.name]),
-            str(sum(sum(run.sent.refused.values()) for run in mine)),
+        self.notes = [
+            f"{options.concurrency} connections; medians over {options.rounds} rounds.",
+            "CPU is that of the whole process tree, ours with engine and workers, until the "
+            f"journal is drained and {_SETTLE_SECONDS:.0f} s more.",
+            "Lost: acknowledged traces that `search_traces` does not list afterwards, and spans "
+            "that `query_trace_metrics` does not count.",
+        ]
+        self._servers = servers
+        self._options = options
+        self._counts = {"vedette": options.traces, "mlflow": options.peer_traces}
+
+    def measure(self, label: str, traces_per_request: int, shares: dict[str, float]) -> None:
+        """A row per server and one of ratios."""
+        runs: dict[str, list[Run]] = {server.name: [] for server in self._servers}
+        acknowledged: dict[str, list[Request]] = {server.name: [] for server in self._servers}
+        experiments = {server.name: _new_experiment(server) for server in self._servers}
+        for server in self._servers:
+            warm_up = _made(0, 10 * traces_per_request, traces_per_request)
+            self._load(server, _new_experiment(server), warm_up)
+        for number in range(self._options.rounds):
+            for server in self._servers if number % 2 == 0 else self._servers[::-1]:
+                count = int(self._counts[server.name] * shares[server.name])
+                requests = _made(number, count, traces_per_request)
+                run = self._load(server, experiments[server.name], requests)
+                runs[server.name].append(run)
+                acknowledged[server.name] += [requests[i] for i in run.sent.acknowledged]
+        rates, cpus = {}, {}
+        for server in self._servers:
+            mine = runs[server.name]
+            rates[server.name] = median(run.traces_per_s for run in mine)
+            cpus[server.name] = median(run.cpu_ms_per_trace for run in mine)
+            self.table.add(
+                label,
+                server.name,
+                f"{rates[server.name]:.0f}",
+                f"{median(run.sent.median_ms for run in mine):.1f}",
+                f"{median(run.sent.p99_ms for run in mine):.1f}",
+                f"{cpus[server.name]:.2f}",
+                _lost(server, experiments[server.name], acknowledged[server.name]),
+                str(sum(sum(run.sent.refused.values()) for run in mine)),
+            )
+            busy = max(run.busy_before for run in mine)
+            if busy > 0.3:
+                self.notes.append(f"{label}, {server.name}: {busy:.1f} cores were busy before it.")
+        faster, leaner = (
+            ratio(rates["vedette"], rates["mlflow"]),
+            ratio(cpus["mlflow"], cpus["vedette"]),
         )
-        busy = max(run.busy_before for run in mine)
-        if busy > 0.3:
-            notes.append(f"{label}, {server.name}: the machine was not quiet ({busy:.1f} cores).")
-    table.add(
-        label,
-        "ratio",
-        ratio(rates["vedette"], rates["mlflow"]),
-        "",
-        "",
-        ratio(cpus["mlflow"], cpus["vedette"]),
-        "",
-        "",
-    )
+        self.table.add(label, "ratio", faster, "", "", leaner, "", "")
+
+    def _load(self, server: Server, experiment_id: str, requests: Sequence[Request]) -> Run:
+        quiet = wait_until_quiet(at_most_seconds=self._options.quiet)
+        before = cpu_seconds(server.pid)
+        sent = send(
+            server.url,
+            experiment_id,
+            [request.body for request in requests],
+            concurrency=self._options.concurrency,
+            seconds=self._options.seconds,
+        )
+        server.drain()
+        time.sleep(_SETTLE_SECONDS)
+        used = cpu_seconds(server.pid) - before
+        traces = sum(len(requests[i].traces) for i in sent.acknowledged)
+        return Run(traces / sent.seconds, 1e3 * used / max(1, traces), sent, quiet.busy_cores)
 
 
-def _load(
-    server: Server, experiment_id: str, requests: Sequence[Request], options: argparse.Namespace
-) -> Run:
-    quiet = wait_until_quiet()
-    before = cpu_seconds(server.pid)
-    sent = send(
-        server.url,
-        experiment_id,
-        [request.body for request in requests],
-        concurrency=options.concurrency,
-        seconds=options.seconds,
-    )
-    server.drain()
-    time.sleep(_SETTLE_SECONDS)
-    used = cpu_seconds(server.pid) - before
-    traces = sum(len(requests[i].traces) for i in sent.acknowledged)
-    return Run(traces / sent.seconds, 1e3 * used / max(1, traces), sent, quiet.busy_cores)
+def _new_experiment(server: Server) -> str:
+    return server.create_experiment(f"otlp {time.time_ns()}")
+
+
+def _made(seed: int, count: int, traces_per_request: int) -> list[Request]:
+    return AgentTraces(seed).requests([time.time_ns()] * count, traces_per_request)
 
 
 def _lost(server: Server, experiment_id: str, acknowledged: Sequence[Request]) -> str:

@@ -1,8 +1,9 @@
-"""``bench/RESULTS.md``: one section per figure, each saying where, when and with what it was made."""
+"""``bench/RESULTS.md``: a section per figure, each saying where, when and with what it was made."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 import re
 import subprocess
@@ -18,7 +19,8 @@ _PACKAGES = ("mlflow", "deltalake", "duckdb", "pyarrow", "uvicorn")
 _PREFACE = """# What Vedette costs and carries
 
 Written by `make bench`; do not edit. Every ratio is against a stock `mlflow server` (sqlite, fresh
-directory, default workers) in the same run on the same machine, over loopback, in alternating order.
+directory, default workers) in the same run on the same machine, over loopback, in alternating
+order.
 """
 
 
@@ -91,4 +93,4 @@ def _commit() -> str:
 
 def ratio(better: float, worse: float) -> str:
     """``better / worse`` for people; a dash when it can't be told."""
-    return f"{better / worse:.1f}x" if worse > 0 and better == better else "-"
+    return f"{better / worse:.1f}x" if worse > 0 and not math.isnan(better) else "-"
