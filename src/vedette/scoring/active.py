@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import sqlalchemy
@@ -65,6 +66,17 @@ class ActiveScorer:
         work that nobody waits for needs a limit."""
         timeout = self.definition.get("timeout")
         return float(timeout) if isinstance(timeout, (int, float)) and timeout > 0 else None
+
+
+def control_engine(uri: str) -> sqlalchemy.Engine:
+    """For reading the control database. A SQLite file is never made by this, nor kept open: the
+    server makes it, and may put a migrated one in its place."""
+    url = sqlalchemy.make_url(uri)
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return sqlalchemy.create_engine(url, pool_pre_ping=True)
+    return sqlalchemy.create_engine(
+        f"sqlite:///file:{quote(url.database)}?mode=rw&uri=true", poolclass=sqlalchemy.NullPool
+    )
 
 
 class ActiveScorers:

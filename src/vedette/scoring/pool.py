@@ -90,7 +90,7 @@ class WorkerPool:
         memory_bytes: int = 1024 * 1024 * 1024,
     ) -> None:
         self._per_scorer = per_scorer
-        self._processes = processes
+        self._most = processes
         self._timeout = timeout
         self._forks = ForkServer(memory_bytes)
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="scorer")
@@ -117,6 +117,11 @@ class WorkerPool:
                 lane.running += 1
                 self._threads.submit(self._work, lane)
         return future
+
+    @property
+    def processes(self) -> int:
+        """Workers that are alive."""
+        return self._count
 
     def retire_idle(self) -> None:
         """End workers that have had nothing to do for a minute. Call it now and then."""
@@ -242,7 +247,7 @@ class WorkerPool:
             if lane.idle:
                 return lane.idle.pop()[0]
             self._count += 1
-            if self._count > self._processes:
+            if self._count > self._most:
                 superfluous = self._longest_idle()
                 self._count -= 1
         if superfluous is not None:
