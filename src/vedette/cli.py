@@ -260,6 +260,25 @@ def _described(name: str, values: dict[str, Any], loaded: LoadedSettings) -> dic
     }
 
 
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the data here. [default: nowhere]")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port to listen on, or a free one if taken.")] = 5000,
+    questions: Annotated[int, typer.Option(min=2, help="How many traces to make.")] = 400,
+) -> None:
+    """Show Vedette at work: an example agent, two scorers, and a regression that they find.
+
+    Takes under two minutes; on a terminal it keeps serving until Ctrl-C.
+
+    Example: `vedette demo --port 5050`
+    """
+    from vedette.demo import run
+
+    raise typer.Exit(run(data=data, port=port, questions=questions))
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"vedette {__version__}")
