@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -9,6 +10,8 @@ from dataclasses import dataclass, field
 
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.pool import Outcome, Unit
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
@@ -71,6 +74,18 @@ class Progress:
     def in_flight_bytes(self) -> int:
         """Bytes of their JSON."""
         return sum(len(unit.payload) for batch in self.batches for unit in batch.units)
+
+    def advance(self, end: int) -> None:
+        """Everything up to the place ``end`` is decided."""
+        while self.batches and self.batches[0].end <= end:
+            self.batches.popleft()
+        self.cursor = end
+
+    def hold(self, problem: str) -> None:
+        """Note what keeps the scorer from going on."""
+        if self.problem != problem:
+            self.problem = problem
+            logger.warning("scorer %s waits: %s", self.scorer.key, problem)
 
     def ready(self, most_bytes: int) -> list[Batch]:
         """The finished batches that come next, with about ``most_bytes`` of scores at most."""
