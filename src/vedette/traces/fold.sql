@@ -58,10 +58,18 @@ INSERT OR REPLACE INTO spans (trace, span_id, parent_span_id, name, type, status
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: put_assessment
-INSERT OR REPLACE INTO assessments (assessment_id, trace, name, assessment_type, value, error,
+INSERT INTO assessments (assessment_id, trace, name, assessment_type, value, error,
   created_timestamp, last_updated_timestamp, source_type, source_id, run_id, span_id, rationale,
   overrides, valid, assessment_metadata, aggregate_value, is_numeric_value)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (assessment_id) DO UPDATE SET trace = excluded.trace, name = excluded.name,
+  assessment_type = excluded.assessment_type, value = excluded.value, error = excluded.error,
+  created_timestamp = excluded.created_timestamp,
+  last_updated_timestamp = excluded.last_updated_timestamp, source_type = excluded.source_type,
+  source_id = excluded.source_id, run_id = excluded.run_id, span_id = excluded.span_id,
+  rationale = excluded.rationale, overrides = excluded.overrides, valid = excluded.valid,
+  assessment_metadata = excluded.assessment_metadata, aggregate_value = excluded.aggregate_value,
+  is_numeric_value = excluded.is_numeric_value;
 
 -- name: delete_assessment
 DELETE FROM assessments WHERE assessment_id = ? AND trace = ?;

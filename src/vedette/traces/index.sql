@@ -81,6 +81,7 @@ CREATE TABLE IF NOT EXISTS spans (            -- the narrow part; content is in 
   PRIMARY KEY (trace, span_id)
 ) WITHOUT ROWID;
 
+-- With a rowid: assessments of the same millisecond are listed in the order in which they came.
 CREATE TABLE IF NOT EXISTS assessments (
   assessment_id TEXT PRIMARY KEY,
   trace INTEGER NOT NULL,
@@ -100,9 +101,12 @@ CREATE TABLE IF NOT EXISTS assessments (
   assessment_metadata TEXT,
   aggregate_value REAL,
   is_numeric_value INTEGER NOT NULL
-) WITHOUT ROWID;
+);
 CREATE INDEX IF NOT EXISTS assessments_by_trace ON assessments (trace, created_timestamp);
 CREATE INDEX IF NOT EXISTS assessments_by_name ON assessments (name, assessment_type);
+-- Those of a whole session: a filter on assessments finds the session's other traces by them.
+CREATE INDEX IF NOT EXISTS assessments_of_sessions ON assessments (name, assessment_type)
+  WHERE instr(assessment_metadata, '"mlflow.trace.session":') > 0;
 
 -- Links are kept by trace_id: like MLflow's, they may come before the trace.
 CREATE TABLE IF NOT EXISTS run_links (
