@@ -149,9 +149,14 @@ def server(loaded: LoadedSettings, supervisor: _Parent = None) -> None:
     settings = loaded.settings
     _become("server", supervisor)
     with exclusive_lock(settings.run_dir / "server.lock", "a vedette server"):
+        from mlflow.exceptions import MlflowException
+
         from vedette.mlflow_app.launch import serve
 
-        serve(settings)
+        try:
+            serve(settings)
+        except MlflowException as refusal:  # of the control database; says what to do
+            _fail(refusal.message, FAILED)
 
 
 @app.command()

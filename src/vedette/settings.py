@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         description="A trace without an ended root counts as incomplete after this.",
     )
     workers: int = Field(
-        min(2, os.cpu_count() or 1), ge=1, le=256, description="Processes that run scorers."
+        min(2, os.cpu_count() or 1), ge=1, le=256, description="Worker processes per scorer."
     )
     scorer_timeout: float = Field(
         300.0, gt=0, description="A scorer that takes longer than this on one trace is stopped."
