@@ -73,7 +73,7 @@ class AgentTraces:
         scope = group.scope_spans.add()
         scope.scope.name = "support"
         traces = [self._add_trace(scope, start) for start in starts_ns]
-        return Request(request.SerializeToString(), traces)  # type: ignore[no-untyped-call]
+        return Request(request.SerializeToString(), traces)
 
     def _some_text(self, length: int) -> str:
         first = self._rng.randrange(len(self._text) - length)

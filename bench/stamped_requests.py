@@ -67,7 +67,7 @@ class _Template:
         sessions: dict[bytes, list[int]] = {}
         times: list[int] = []
         offsets_ns: list[int] = []
-        parsed = ExportTraceServiceRequest.FromString(body)  # type: ignore[no-untyped-call]
+        parsed = ExportTraceServiceRequest.FromString(body)
         for span in parsed.resource_spans[0].scope_spans[0].spans:
             # In the order in which protobuf writes them: fields 1, 2, 4, 7, 8 and 9.
             for ids, value in (
