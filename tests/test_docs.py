@@ -1,0 +1,167 @@
+"""What README and docs/ say works: their code runs, their commands, settings and links exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow.environment_variables
+import opentelemetry.sdk.environment_variables
+import pytest
+
+from conftest import RunningVedette
+from vedette.settings import Settings, load_settings
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = ROOT / "examples" / "README.md"
+NOT_RUN = {"mermaid", "text"}  # pictures
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str | None = None) -> Iterator[tuple[str, str]]:
+    """(language, text) of the page's code blocks."""
+    for found, text in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.M | re.S):
+        if language in (None, found):
+            yield found, text
+
+
+def commands(text: str) -> Iterator[str]:
+    """The commands of a shell block; one may span lines within quotes."""
+    command = ""
+    for line in text.splitlines():
+        command += f"{line}\n"
+        try:
+            shlex.split(command)
+        except ValueError:
+            continue
+        if command.strip():
+            yield command.strip()
+        command = ""
+    assert not command, f"unfinished: {command}"
+
+
+def pages_with(language: str) -> list[Path]:
+    return [page for page in PAGES if any(blocks(page, language))]
+
+
+def run_python(page: Path, vedette: RunningVedette, directory: Path) -> str:
+    """Run the page's Python, top to bottom, against the running Vedette; returns its output."""
+    script = "\n\n".join(text for _, text in blocks(page, "python"))
+    for written, here in (
+        ("http://127.0.0.1:5000", vedette.url),
+        ("vedette-data/", f"{vedette.data}/"),
+        ("time.sleep(15)", "time.sleep(5)"),  # the test's completion buffer is shorter
+    ):
+        script = script.replace(written, here)
+    file = directory / f"{page.stem}.py"
+    file.write_text(script)
+    done = subprocess.run(
+        [sys.executable, file],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{vedette.log.read_text()}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
+def test_the_python_of_a_page_runs(page: Path, vedette: RunningVedette, tmp_path: Path) -> None:
+    if page.name == "read-tables.md":  # needs a trace and a score in the lake
+        run_python(ROOT / "README.md", vedette, tmp_path)
+        vedette.wait_until(lambda: vedette.health()["journal"]["backlog_bytes"] == 0)
+    output = run_python(page, vedette, tmp_path)
+    if page.name == "README.md":
+        assert "cites_source" in output
+        assert "value=True" in output
+    if page.name == "read-tables.md":
+        assert "answer" in output
+        assert "cites_source" in output
+
+
+@pytest.mark.parametrize("page", pages_with("bash"), ids=name_of)
+def test_the_commands_of_a_page_work(page: Path, vedette: RunningVedette, tmp_path: Path) -> None:
+    for _, text in blocks(page, "bash"):
+        for command in commands(text):
+            check_command(command.replace("http://127.0.0.1:5000", vedette.url), vedette, tmp_path)
+
+
+def check_command(command: str, vedette: RunningVedette, directory: Path) -> None:
+    words = shlex.split(command)
+    assignments = [word for word in words if re.match(r"[A-Z_]+=", word)]
+    name = next(word for word in words if word not in assignments)
+    if name == "make":
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+        assert words[1] in targets
+    elif name == "export":
+        for assignment in assignments:
+            require_known_variable(assignment.split("=")[0])
+    elif name == "vedette":
+        # up, server and engine run until they are stopped; `config` takes the same flags
+        run_shell(re.sub(r"vedette (up|server|engine)", "vedette config", command), vedette)
+    elif name == "curl":
+        if shutil.which("curl"):
+            run_shell(command.replace("curl ", "curl --fail ", 1), vedette)
+    else:
+        assert command == "pip install .", f"say in this test how to check: {command}"
+
+
+def run_shell(command: str, vedette: RunningVedette) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "VEDETTE_URL": vedette.url}
+    done = subprocess.run(
+        command,
+        shell=True,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def require_known_variable(name: str) -> None:
+    if name.startswith("VEDETTE_"):
+        assert name.removeprefix("VEDETTE_").lower() in Settings.model_fields
+    elif name.startswith("OTEL_"):
+        assert hasattr(opentelemetry.sdk.environment_variables, name)
+    else:
+        assert hasattr(mlflow.environment_variables, name)
+
+
+@pytest.mark.parametrize("page", pages_with("toml"), ids=name_of)
+def test_the_settings_of_a_page_are_accepted(page: Path, tmp_path: Path) -> None:
+    for _, text in blocks(page, "toml"):
+        (tmp_path / "vedette.toml").write_text(text)
+        load_settings({}, tmp_path / "vedette.toml")
+
+
+def test_every_block_is_checked_somehow() -> None:
+    known = {"python", "bash", "toml"} | NOT_RUN
+    unknown = [(name_of(p), lang) for p in PAGES for lang, _ in blocks(p) if lang not in known]
+    assert unknown == []
+
+
+def test_every_setting_is_documented() -> None:
+    text = (ROOT / "docs" / "run.md").read_text()
+    assert [name for name in Settings.model_fields if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, EXAMPLES], ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
