@@ -1,0 +1,145 @@
+"""Rows of the read model as MLflow's ``TraceInfo`` and assessment entities."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from mlflow.entities import Assessment, TraceInfo, TraceLocation, TraceState
+from mlflow.store.tracking.utils.trace_analytics import COST_COLUMN_BY_KEY, TOKEN_COLUMN_BY_KEY
+from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
+
+from vedette.intake.records import AssessmentRow
+from vedette.traces.assessments import assessment_entity
+
+T = TypeVar("T")
+
+# Values per IN list: a page of 100 is one query per table, and SQLite's bound on variables is far.
+CHUNK = 500
+
+_TOKENS = list(TOKEN_COLUMN_BY_KEY.items())
+_COSTS = list(COST_COLUMN_BY_KEY.items())
+_TRACE_COLUMNS = [
+    "id",
+    "trace_id",
+    "experiment_id",
+    "timestamp_ms",
+    "execution_time_ms",
+    "status",
+    "client_request_id",
+    "trace_name",
+    "session_id",
+]
+_ASSESSMENT_COLUMNS = [name for name in AssessmentRow.__annotations__ if name != "trace_id"]
+_FIRST_TOKEN = len(_TRACE_COLUMNS)
+_FIRST_COST = _FIRST_TOKEN + len(_TOKENS)
+_PREVIEWS = _FIRST_COST + len(_COSTS)
+_COLUMNS = ", ".join(
+    f"t.{column}"
+    for column in (
+        *_TRACE_COLUMNS,
+        *(column for _, column in _TOKENS),
+        *(column for _, column in _COSTS),
+    )
+)
+
+
+def chunks(values: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
+    """``values`` in pieces of at most ``size``."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def marks(values: Sequence[Any]) -> str:
+    """The placeholders of an IN list."""
+    return "(" + ", ".join("?" * len(values)) + ")"
+
+
+def trace_infos(connection: sqlite3.Connection, ids: Sequence[int]) -> list[TraceInfo]:
+    """The traces with these row ids (``traces.id``), in this order; ids that are gone are left out.
+
+    Four queries per 500 traces.
+    """
+    found: dict[int, TraceInfo] = {}
+    for part in chunks(ids):
+        for row, info in _load(connection, part):
+            found[row] = info
+    return [found[row] for row in ids if row in found]
+
+
+def _load(connection: sqlite3.Connection, ids: Sequence[int]) -> Iterable[tuple[int, TraceInfo]]:
+    query = (
+        f"SELECT {_COLUMNS}, p.request, p.response FROM traces t"
+        f" LEFT JOIN trace_previews p ON p.trace = t.id WHERE t.id IN {marks(ids)}"
+    )
+    rows = connection.execute(query, ids).fetchall()
+    tags = _entries(connection, "trace_tags", ids)
+    metadata = _entries(connection, "trace_metadata", ids)
+    assessments = _assessments(connection, ids, {row[0]: row[1] for row in rows})
+    for row in rows:
+        yield row[0], _trace_info(row, tags[row[0]], metadata[row[0]], assessments[row[0]])
+
+
+def _entries(
+    connection: sqlite3.Connection, table: str, ids: Sequence[int]
+) -> dict[int, dict[str, str]]:
+    entries: dict[int, dict[str, str]] = defaultdict(dict)
+    query = f"SELECT trace, key, value FROM {table} WHERE trace IN {marks(ids)}"
+    for trace, key, value in connection.execute(query, ids):
+        entries[trace][key] = value
+    return entries
+
+
+def _assessments(
+    connection: sqlite3.Connection, ids: Sequence[int], trace_ids: dict[int, str]
+) -> dict[int, list[Assessment]]:
+    """Assessments by trace row id, oldest first, then as they came."""
+    entities: dict[int, list[Assessment]] = defaultdict(list)
+    query = (
+        f"SELECT trace, {', '.join(_ASSESSMENT_COLUMNS)} FROM assessments"
+        f" WHERE trace IN {marks(ids)} ORDER BY trace, created_timestamp, rowid"
+    )
+    for trace, *values in connection.execute(query, ids):
+        row: Any = dict(zip(_ASSESSMENT_COLUMNS, values, strict=True))
+        row["trace_id"] = trace_ids[trace]
+        entities[trace].append(assessment_entity(row))
+    return entities
+
+
+def _trace_info(
+    row: tuple[Any, ...],
+    tags: dict[str, str],
+    metadata: dict[str, str],
+    assessments: list[Assessment],
+) -> TraceInfo:
+    _, trace_id, experiment_id, started_ms, took_ms, status, client_id, name, session = row[
+        :_FIRST_TOKEN
+    ]
+    if name is not None:
+        tags[TraceTagKey.TRACE_NAME] = name
+    if session is not None:
+        metadata[TraceMetadataKey.TRACE_SESSION] = session
+    if usage := _numbers(_TOKENS, row[_FIRST_TOKEN:_FIRST_COST]):
+        metadata[TraceMetadataKey.TOKEN_USAGE] = json.dumps(usage)
+    if cost := _numbers(_COSTS, row[_FIRST_COST:_PREVIEWS]):
+        metadata[TraceMetadataKey.COST] = json.dumps(cost)
+    return TraceInfo(
+        trace_id=trace_id,
+        trace_location=TraceLocation.from_experiment_id(str(experiment_id)),
+        request_time=started_ms,
+        execution_duration=took_ms,
+        state=TraceState(status),
+        tags=tags,
+        trace_metadata=metadata,
+        client_request_id=client_id,
+        request_preview=row[_PREVIEWS],
+        response_preview=row[_PREVIEWS + 1],
+        assessments=assessments,
+    )
+
+
+def _numbers(names: list[tuple[str, str]], values: Sequence[Any]) -> dict[str, Any]:
+    return {key: value for (key, _), value in zip(names, values, strict=True) if value is not None}

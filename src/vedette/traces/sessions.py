@@ -1,0 +1,65 @@
+"""Sessions whose last trace lies in a time window: what MLflow takes as completed."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from mlflow.genai.scorers.online.entities import CompletedSession
+
+from vedette.traces.filters import Sql, TraceFilter, prepare
+
+_STATISTICS = """
+SELECT t.session_id, min(t.timestamp_ms) AS first_ms, max(t.timestamp_ms) AS last_ms
+FROM traces t
+WHERE t.experiment_id = ? AND t.session_id IN ({sessions})
+GROUP BY t.session_id
+HAVING last_ms <= ?
+ORDER BY last_ms, t.session_id
+LIMIT ?"""
+
+# Sessions with a trace since then; the index on time finds them without a look at older traces.
+_RECENT = """
+SELECT DISTINCT r.session_id FROM traces r INDEXED BY traces_by_time
+WHERE r.experiment_id = ? AND r.timestamp_ms >= ? AND r.session_id IS NOT NULL"""
+
+# Of the recent sessions, those whose first trace passes a filter (any of them if several are first)
+_BEGUN_BY = """
+SELECT t.session_id FROM traces t
+JOIN (
+  SELECT f.session_id, min(f.timestamp_ms) AS first_ms FROM traces f
+  WHERE f.experiment_id = ? AND f.session_id IN ({recent})
+  GROUP BY f.session_id
+) b ON t.session_id = b.session_id AND t.timestamp_ms = b.first_ms
+WHERE t.experiment_id = ? AND {where}"""
+
+
+def completed_sessions(
+    connection: sqlite3.Connection,
+    experiment_id: int,
+    min_last_ms: int,
+    max_last_ms: int,
+    max_results: int | None,
+    first_trace: TraceFilter,
+) -> list[CompletedSession]:
+    """Sessions of an experiment whose newest trace is in ``[min_last_ms, max_last_ms]``.
+
+    Args:
+        max_results: None for all.
+        first_trace: what the session's first trace must satisfy.
+
+    Returns:
+        By time of the newest trace, then session id.
+    """
+    prepare(connection)
+    sessions = Sql(_RECENT, (experiment_id, min_last_ms))
+    if first_trace.conditions:
+        where = first_trace.where()
+        sessions = Sql(
+            _BEGUN_BY.format(recent=sessions.text, where=where.text),
+            (experiment_id, *sessions.params, experiment_id, *where.params),
+        )
+    rows = connection.execute(
+        _STATISTICS.format(sessions=sessions.text),
+        (experiment_id, *sessions.params, max_last_ms, -1 if max_results is None else max_results),
+    )
+    return [CompletedSession(*row) for row in rows]
