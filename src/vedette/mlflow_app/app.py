@@ -6,6 +6,7 @@ and cross-origin checks cover them too.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from fastapi import FastAPI
@@ -26,8 +27,12 @@ def build_app(routes: Sequence[BaseRoute], *, max_body_bytes: int) -> FastAPI:
         routes: matched before MLflow's.
         max_body_bytes: larger bodies are answered 413, but for artifacts.
     """
-    from mlflow.server.fastapi_app import app
+    with warnings.catch_warnings():
+        # MLflow's use of Starlette's WSGI adapter is not for our users to act upon
+        warnings.filterwarnings("ignore", message="starlette.middleware.wsgi is deprecated")
+        from mlflow.server import fastapi_app
 
+    app: FastAPI = fastapi_app.app
     # MLflow's two function middlewares (workspaces, gateway timing) are for its own routes and cost
     # more than a request of ours takes; its security middlewares are classes and stay outermost.
     inner = [layer for layer in app.user_middleware if layer.cls is BaseHTTPMiddleware]

@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mlflow.store.db import utils as db
 
@@ -28,7 +30,8 @@ def prepare_control_database(settings: Settings) -> None:
     if settings.backend_store_uri is not None:
         engine = db.create_sqlalchemy_engine_with_retry(settings.control_uri)
         try:
-            db._safe_initialize_tables(engine)
+            if db._is_empty_database(engine):
+                db._safe_initialize_tables(engine)
             db._verify_schema(engine)
         finally:
             engine.dispose()
@@ -37,9 +40,9 @@ def prepare_control_database(settings: Settings) -> None:
     draft = path.with_name(f"control.db.{os.getpid()}")
     try:
         if not path.exists():
-            _migrate(draft)
+            _run(draft, db._initialize_tables)
             draft.rename(path)
-        elif (version := _schema_version(path)) != db._get_latest_schema_revision():
+        elif (version := _run(path, db._get_schema_version)) != db._get_latest_schema_revision():
             _migrate_copy(path, draft, version)
     finally:
         for left in draft.parent.glob(f"{draft.name}*"):
@@ -48,33 +51,22 @@ def prepare_control_database(settings: Settings) -> None:
 
 def _migrate_copy(path: Path, draft: Path, version: str | None) -> None:
     kept = path.with_name(f"control-{version}.db")
+    kept.unlink(missing_ok=True)  # of a migration that didn't get as far as the end
     logger.info("migrating %s to the installed MLflow's schema; %s keeps it", path, kept.name)
     with (
         contextlib.closing(sqlite3.connect(path)) as source,
         contextlib.closing(sqlite3.connect(draft)) as target,
     ):
         source.backup(target)
-    _migrate(draft)
-    path.rename(kept)
-    draft.rename(path)
+    _run(draft, db._upgrade_db)
+    os.link(path, kept)
+    draft.replace(path)
 
 
-def _migrate(path: Path) -> None:
-    """Bring a database, or an absent file, to the latest schema."""
+def _run(path: Path, action: Callable[[Any], Any]) -> Any:
+    """``action`` on an engine for the database file, which is closed afterwards."""
     engine = db.create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")
     try:
-        if db._all_tables_exist(engine):
-            db._upgrade_db(engine)
-        else:
-            db._initialize_tables(engine)
-    finally:
-        engine.dispose()
-
-
-def _schema_version(path: Path) -> str | None:
-    engine = db.create_sqlalchemy_engine_with_retry(f"sqlite:///{path}")
-    try:
-        version: str | None = db._get_schema_version(engine)
-        return version
+        return action(engine)
     finally:
         engine.dispose()

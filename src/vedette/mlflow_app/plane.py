@@ -121,7 +121,7 @@ def plane_of(uri: str) -> TracePlane:
         return _open[uri]
     except KeyError:
         raise MlflowException(
-            f"{uri} can be used inside Vedette's server only. Start one with `vedette up` and point "
-            "MLflow at it: mlflow.set_tracking_uri('http://127.0.0.1:5000').",
+            f"{uri} can be used inside Vedette's server only. Start one with `vedette up` and use "
+            "its URL: mlflow.set_tracking_uri('http://127.0.0.1:5000').",
             INVALID_STATE,
         ) from None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from mlflow.entities import ScorerVersion
 from mlflow.exceptions import MlflowException
 from mlflow.genai.scorers.online.entities import OnlineScoringConfig
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.tracking.dbmodels.models import SqlOnlineScoringConfig, SqlScorer
-from mlflow.utils.search_utils import SearchTraceUtils
+
+from vedette.traces.filters import compile_filter
 
 _NOT_FOUND = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 
@@ -35,7 +36,8 @@ class ScorerMethods:
     def list_scorer_versions(self, experiment_id: str, name: str) -> list[ScorerVersion]:
         """As MLflow's; an unknown name is answered with those like it."""
         try:
-            return super().list_scorer_versions(experiment_id, name)  # type: ignore[misc]
+            versions = super().list_scorer_versions(experiment_id, name)  # type: ignore[misc]
+            return cast(list[ScorerVersion], versions)
         except MlflowException as error:
             raise self._with_names_like(error, experiment_id, name) from error
 
@@ -68,7 +70,7 @@ class ScorerMethods:
                 f"sample_rate must be between 0.0 and 1.0, got {sample_rate}"
             )
         if filter_string:
-            SearchTraceUtils.parse_search_filter_for_search_traces(filter_string)
+            compile_filter(filter_string, None)  # raises what search_traces would
         scorer = self.get_scorer(experiment_id, scorer_name)
         with self.ManagedSessionMaker(read_only=False) as session:  # type: ignore[attr-defined]
             # One at a time per scorer, so that there is never more than one configuration of it

@@ -7,7 +7,7 @@ public method touching a trace table; a test looks for those that a new MLflow b
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from mlflow.entities import Issue, ViewType
 from mlflow.entities.entity_type import EntityAssociationType
@@ -35,11 +35,14 @@ class VedetteStore(WriteMethods, ReadMethods, ScorerMethods, SqlAlchemyStore):  
         artifact_uri: root of new experiments' artifacts.
     """
 
-    supports_trace_archival: ClassVar[bool] = False
-
     def __init__(self, store_uri: str, artifact_uri: str | None = None) -> None:
         self._plane = plane_of(store_uri)
         super().__init__(self._plane.settings.control_uri, artifact_uri or ARTIFACTS_PROXY)
+
+    @property
+    def supports_trace_archival(self) -> bool:
+        """False: there is nothing in MLflow's trace tables to archive."""
+        return False
 
     def delete_experiment(self, experiment_id: str) -> None:
         """As MLflow's, which also deletes what the experiment's runs have assessed."""
@@ -82,7 +85,7 @@ class VedetteStore(WriteMethods, ReadMethods, ScorerMethods, SqlAlchemyStore):  
         """
         if not include_trace_count:
             return super().search_issues(experiment_id, filter_string, max_results, page_token)
-        self._validate_max_results_param(max_results, allow_null=True)
+        self._validate_max_results_param(max_results, allow_null=True)  # type: ignore[arg-type]
         limit = max_results or SEARCH_ISSUES_DEFAULT_MAX_RESULTS
         start = SearchTraceUtils.parse_start_offset_from_page_token(page_token)
         issues: list[Issue] = []
@@ -115,7 +118,7 @@ class VedetteStore(WriteMethods, ReadMethods, ScorerMethods, SqlAlchemyStore):  
         endpoint_id: str | None = None,
         username: str | None = None,
     ) -> float:
-        """What calls through MLflow's gateway have cost, for its budgets. There are no workspaces."""
+        """What calls through MLflow's gateway have cost, for its budgets; of all workspaces."""
         return self._plane.gateway_cost(start_time_ms, end_time_ms, endpoint_id, username)
 
     def search_entities_by_source(

@@ -105,7 +105,7 @@ class WriteMethods:
         """Set a tag on a trace."""
         key, value = _validate_trace_tag(key, value)
         if key == TraceTagKey.TRACE_NAME:
-            value = validate_trace_name(value)
+            validate_trace_name(value)
         self._plane.writes.set_tag(trace_id, key, value)
 
     def delete_trace_tag(self, trace_id: str, key: str) -> None:
@@ -140,7 +140,7 @@ class WriteMethods:
 
     def create_assessment(self, assessment: Assessment) -> Assessment:
         """Add an assessment to a trace; one that it overrides becomes invalid."""
-        row = _row(assessment, assessment.trace_id)
+        row = _row(assessment, assessment.trace_id or "")
         self._plane.writes.create_assessment(row)
         return assessment_entity(row)
 
@@ -220,7 +220,7 @@ class WriteMethods:
             self._plane.writes.link_prompts(trace_id, prompts)
 
     def deprecated_start_trace_v2(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Refused: the trace API of MLflow 2 keeps spans in files, where nothing could score them."""
+        """Refused: MLflow 2 keeps spans in files, where nothing could score them."""
         raise _too_old()
 
     def deprecated_end_trace_v2(self, *_args: Any, **_kwargs: Any) -> NoReturn:
@@ -290,7 +290,7 @@ def _invalid(message: str) -> MlflowException:
 
 def _too_old() -> MlflowException:
     return MlflowException(
-        "Vedette takes traces from MLflow 3 and from OpenTelemetry; this is the trace API of MLflow "
-        "2. Upgrade the client, or send OTLP to /v1/traces.",
+        "Vedette takes traces from MLflow 3 and from OpenTelemetry; this is the trace API of "
+        "MLflow 2. Upgrade the client, or send OTLP to /v1/traces.",
         error_code=NOT_IMPLEMENTED,
     )

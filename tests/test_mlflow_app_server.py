@@ -1,0 +1,268 @@
+"""The server process by itself: what it refuses, how it stops, what it keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import free_port
+
+START_TRACE = "/api/3.0/mlflow/traces"
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Server:
+    """A ``vedette server`` without an engine."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        *,
+        chunked: bool = False,
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        if body is not None and not isinstance(body, bytes):
+            if chunked:
+                body = iter(body)
+            else:
+                body, headers = (
+                    json.dumps(body),
+                    {"Content-Type": "application/json"} | (headers or {}),
+                )
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers or {}, encode_chunked=chunked)
+            answer = connection.getresponse()
+            found = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(answer.status, found, answer.read())
+
+    def start_trace(self, trace_id: str, preview: str = "") -> Answer:
+        info = {
+            "trace_id": trace_id,
+            "trace_location": {
+                "type": "MLFLOW_EXPERIMENT",
+                "mlflow_experiment": {"experiment_id": "0"},
+            },
+            "request_time": "2026-01-01T00:00:00Z",
+            "state": "OK",
+            "request_preview": preview,
+        }
+        return self.ask("POST", START_TRACE, {"trace": {"trace_info": info}})
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=15)
+
+
+@contextlib.contextmanager
+def serving(data: Path, **settings: Any) -> Iterator[Server]:
+    port = free_port()
+    command = [sys.executable, "-m", "vedette", "server", "--data", str(data), "--port", str(port)]
+    for name, value in settings.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    data.mkdir(parents=True, exist_ok=True)
+    log = data / "server.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail(log.read_text())
+        yield Server(process, port, log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("server"), max_body_bytes=100_000) as running:
+        yield running
+
+
+def trace_id() -> str:
+    return f"tr-{uuid.uuid4().hex}"
+
+
+def test_start_trace_says_that_spans_are_kept_here(server: Server) -> None:
+    answer = server.start_trace(trace_id())
+    assert answer.status == 200
+    info = json.loads(answer.body)["trace"]["trace_info"]
+    assert info["tags"]["mlflow.trace.spansLocation"] == "TRACKING_STORE"
+
+
+def test_foreign_hosts_are_refused_on_our_routes_too(server: Server) -> None:
+    evil = {"Host": "evil.example.com"}
+    assert server.ask("GET", "/metrics", headers=evil).status == 403
+    assert server.ask("POST", "/v1/traces", b"", evil).status == 403
+    assert server.ask("GET", "/ajax-api/2.0/mlflow/experiments/get", headers=evil).status == 403
+    assert server.ask("GET", "/health", headers=evil).status == 200  # as MLflow's: for probes
+
+
+def test_foreign_origins_are_refused(server: Server) -> None:
+    headers = {"Origin": "https://evil.example.com", "Content-Type": "application/json"}
+    assert server.ask("POST", START_TRACE, b"{}", headers).status == 403
+
+
+def test_bodies_over_the_limit_are_refused(server: Server) -> None:
+    answer = server.start_trace(trace_id(), "x" * 200_000)
+    assert answer.status == 413
+    assert b"--max-body-bytes" in answer.body
+    pieces = [b"x" * 10_000] * 50
+    assert server.ask("POST", START_TRACE, pieces, chunked=True).status == 413
+    assert server.start_trace(trace_id(), "x" * 50_000).status == 200
+
+
+def test_artifacts_may_be_larger(server: Server) -> None:
+    path = "/api/2.0/mlflow-artifacts/artifacts/big.bin"
+    assert server.ask("PUT", path, b"x" * 300_000).status == 200
+    assert len(server.ask("GET", path).body) == 300_000
+
+
+@pytest.mark.parametrize("trace", ["", "a/b", "../../etc", "x" * 51])
+def test_ids_that_can_not_name_a_trace_are_refused(server: Server, trace: str) -> None:
+    answer = server.start_trace(trace)
+    assert answer.status == 400
+    assert b"Invalid trace id" in answer.body
+
+
+def test_traces_of_mlflow_2_are_refused_with_the_way_out(server: Server) -> None:
+    body = {"experiment_id": "0", "timestamp_ms": 1}
+    answer = server.ask("POST", "/api/2.0/mlflow/traces", body)
+    assert answer.status == 501
+    assert b"/v1/traces" in answer.body
+
+
+def test_jobs_of_mlflows_own_are_off(server: Server) -> None:
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    assert children.read_text() == ""
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    acknowledged: list[str] = []
+    with serving(tmp_path) as first:
+        stop = threading.Event()
+
+        def write() -> None:
+            while not stop.is_set():
+                name = trace_id()
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    if first.start_trace(name).status == 200:
+                        acknowledged.append(name)
+
+        writers = [threading.Thread(target=write) for _ in range(4)]
+        for writer in writers:
+            writer.start()
+        time.sleep(1.5)
+        first.process.kill()
+        first.process.wait()
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert len(acknowledged) > 10
+    with serving(tmp_path) as second:
+        missing = [
+            name
+            for name in acknowledged
+            if second.ask("GET", f"{START_TRACE}/{name}").status != 200
+        ]
+    assert missing == []
+
+
+def test_sigterm_answers_what_is_under_way_and_exits_0(tmp_path: Path) -> None:
+    acknowledged: list[str] = []
+    answers: list[int] = []
+    with serving(tmp_path) as server:
+        stop = threading.Event()
+
+        def write() -> None:
+            while not stop.is_set():
+                name = trace_id()
+                try:
+                    answers.append(server.start_trace(name).status)
+                except ConnectionRefusedError:
+                    return
+                except (OSError, http.client.HTTPException):
+                    answers.append(0)  # accepted, not answered
+                else:
+                    acknowledged.append(name)
+
+        writers = [threading.Thread(target=write) for _ in range(4)]
+        for writer in writers:
+            writer.start()
+        time.sleep(1.0)
+        started = time.monotonic()
+        assert server.stop() == 0, server.log.read_text()
+        assert time.monotonic() - started < 10
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert set(answers) <= {200, 0}
+    assert len(acknowledged) > 10
+    with serving(tmp_path) as again:
+        for name in acknowledged[-20:]:
+            assert again.ask("GET", f"{START_TRACE}/{name}").status == 200
+
+
+def test_a_full_journal_is_503_with_retry_after_and_takes_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path, journal_max_bytes=60_000) as server:
+        taken: list[str] = []
+        for _ in range(100):  # no engine here that would make room
+            name = trace_id()
+            answer = server.start_trace(name, "x" * 1000)
+            if answer.status != 200:
+                break
+            taken.append(name)
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert b"retry later" in answer.body
+        assert json.loads(answer.body)["error_code"] == "TEMPORARILY_UNAVAILABLE"
+        assert len(taken) > 20
+        assert server.ask("GET", f"{START_TRACE}/{taken[-1]}").status == 200  # reads go on
+        assert server.ask("GET", f"{START_TRACE}/{name}").status == 404
+        patch = {"key": "a", "value": "b" * 2000}
+        assert server.ask("PATCH", f"{START_TRACE}/{taken[0]}/tags", patch).status == 503
+
+
+def test_a_second_server_on_the_same_data_is_refused(server: Server) -> None:
+    data = server.log.parent
+    command = [sys.executable, "-m", "vedette", "server", "--data", str(data), "--port"]
+    run = subprocess.run(
+        [*command, str(free_port())], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode != 0
+    assert "already" in run.stderr
+    assert server.start_trace(trace_id()).status == 200
