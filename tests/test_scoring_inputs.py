@@ -1,4 +1,4 @@
-"""Live scoring hands a scorer exactly what ``mlflow.genai.evaluate`` hands it for the same trace."""
+"""Live scoring hands a scorer exactly what ``mlflow.genai.evaluate`` hands it for a trace."""
 
 from __future__ import annotations
 

@@ -14,7 +14,11 @@ _LENGTHS = struct.Struct("<II")  # of the JSON header, of all blobs together
 
 
 class FrameError(Exception):
-    """What came is not a message, or is too long, or the other side has gone."""
+    """What came is not a message, or is too long."""
+
+
+class PeerGone(FrameError):
+    """The other side has gone."""
 
 
 def send_frame(
@@ -41,7 +45,8 @@ def receive_frame(
 
     Raises:
         TimeoutError: the deadline has passed.
-        FrameError: the other side has gone, or sent something else.
+        PeerGone: there will be no message.
+        FrameError: what came is something else.
     """
     header_length, blobs_length = _LENGTHS.unpack(_receive(connection, _LENGTHS.size, deadline))
     if header_length + blobs_length > limit:
@@ -72,8 +77,8 @@ def _receive(connection: socket.socket, size: int, deadline: float | None) -> me
         except TimeoutError:
             raise
         except OSError as error:
-            raise FrameError(f"the connection broke: {error}") from error
+            raise PeerGone(str(error)) from error
         if count == 0:
-            raise FrameError("the other side has gone")
+            raise PeerGone
         at += count
     return buffer

@@ -22,7 +22,7 @@ from vedette.intake.records import AssessmentRow
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import BadAnswer, checked_rows, failed_row
 from vedette.scoring.fork_server import Child, ForkServer, WorkersUnavailable
-from vedette.scoring.frames import FrameError, receive_frame, send_frame
+from vedette.scoring.frames import FrameError, PeerGone, receive_frame, send_frame
 
 __all__ = ["Outcome", "Unit", "WorkerPool", "WorkersUnavailable"]
 
@@ -217,26 +217,12 @@ class WorkerPool:
                 f"Scorer {scorer.name!r} was stopped after {limit:g} seconds.",
                 tries=1,
             ) from error
-        except (FrameError, BadAnswer, OSError) as error:
-            raise _Accident(
-                "SCORER_CRASHED",
-                f"Scorer {scorer.name!r} {self._ending(child, error)}.",
-                tries=_CRASH_TRIES,
-            ) from error
-
-    def _ending(self, child: Child, error: Exception) -> str:
-        """How a worker that broke off ended, to follow the scorer's name."""
-        if isinstance(error, BadAnswer) or not isinstance(error.__cause__, (OSError, type(None))):
-            return f"disturbed the process it ran in: {error}"
-        try:
-            status = child.ended.result(_EXIT_SECONDS)
-        except TimeoutError:
-            return f"disturbed the process it ran in: {error}"
-        if os.WIFSIGNALED(status):
-            name = signal.Signals(os.WTERMSIG(status)).name
-            hint = " (its limit of processor time)" if name == "SIGXCPU" else ""
-            return f"had its process killed by {name}{hint}"
-        return f"ended its process with exit code {os.waitstatus_to_exitcode(status)}"
+        except (PeerGone, OSError) as error:
+            message = f"Scorer {scorer.name!r} {_ending(child)}."
+            raise _Accident("SCORER_CRASHED", message, tries=_CRASH_TRIES) from error
+        except (FrameError, BadAnswer) as error:
+            message = f"Scorer {scorer.name!r} disturbed the process it ran in: {error}."
+            raise _Accident("SCORER_CRASHED", message, tries=1) from error
 
     def _take(self, lane: _Lane) -> Child:
         """An idle worker of the lane or a new one, which must take the place of another if there
@@ -283,3 +269,16 @@ class WorkerPool:
         with self._lock:
             self._count -= 1
         self._forks.kill(child)
+
+
+def _ending(child: Child) -> str:
+    """How a worker that broke off ended, to follow the scorer's name."""
+    try:
+        status = child.ended.result(_EXIT_SECONDS)
+    except TimeoutError:
+        return "closed the connection of the process it ran in"
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        hint = " (its limit of processor time)" if name == "SIGXCPU" else ""
+        return f"had its process killed by {name}{hint}"
+    return f"ended its process with exit code {os.waitstatus_to_exitcode(status)}"

@@ -1,0 +1,231 @@
+"""Scorers run in processes of their own; whatever one does, the others don't mind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow.entities import Trace
+from mlflow.entities.span import Span
+
+from scoring_support import code, unit
+from vedette.scoring.active import ActiveScorer
+from vedette.scoring.pool import Outcome, WorkerPool, WorkersUnavailable
+
+HEALTHY = code("return inputs", name="healthy")
+
+
+def values(outcomes: list[Outcome]) -> list[Any]:
+    return [json.loads(outcome.rows[0]["value"]) for outcome in outcomes]
+
+
+def error_of(outcome: Outcome) -> dict[str, Any]:
+    error: dict[str, Any] = json.loads(outcome.rows[0]["error"] or "{}")
+    return error
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[WorkerPool]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECRET_API_KEY", "hunter2")
+        pool = WorkerPool(per_scorer=2, timeout=60.0)
+        # The first worker waits for the import of MLflow
+        pool.submit(HEALTHY, [unit(0)]).result(120)
+        yield pool
+    pool.close()
+
+
+def run(pool: WorkerPool, scorer: ActiveScorer, *numbers: int) -> list[Outcome]:
+    return pool.submit(scorer, [unit(number) for number in numbers]).result(60)
+
+
+def test_the_test_trace_is_one() -> None:
+    trace = Trace.from_json(unit(7).payload.decode())
+    assert isinstance(trace.data.spans[0], Span)
+    assert trace.data.spans[0].inputs == 7
+
+
+def test_a_batch_comes_back_in_order(pool: WorkerPool) -> None:
+    outcomes = run(pool, HEALTHY, *range(32))
+
+    assert values(outcomes) == list(range(32))
+    assert [outcome.trace_id for outcome in outcomes] == [unit(n).trace_id for n in range(32)]
+
+
+@pytest.mark.parametrize(
+    ("body", "error_code", "message"),
+    [
+        ("raise ValueError('no good')", "SCORER_ERROR", "no good"),
+        ("import sys\nsys.exit(3)", "SCORER_ERROR", "3"),
+        ("raise KeyboardInterrupt", "SCORER_ERROR", "KeyboardInterrupt"),
+        ("def again(): again()\nagain()", "SCORER_ERROR", "recursion"),
+        ("return 'x' * 3_000_000", "SCORER_ERROR", "3,000,"),
+        ("return Feedback(value=1, metadata={'k': 'x' * 3_000_000})", "SCORER_ERROR", "3,000,"),
+        ("return 'x' * 5_000_000_000", "SCORER_ERROR", "MemoryError"),
+        ("return Feedback(value=object())", "SCORER_ERROR", "object"),
+        ("return (", "SCORER_NOT_LOADED", "never closed"),
+        ("import os\nos._exit(3)", "SCORER_CRASHED", "exit code 3"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "SCORER_CRASHED", "SIGSEGV"),
+        ("import os\nos.closerange(3, 256)", "SCORER_CRASHED", "exit code 1"),
+        (
+            "import os, socket, stat\nfor fd in range(3, 256):\n    try:\n"
+            "        if stat.S_ISSOCK(os.fstat(fd).st_mode): os.write(fd, b'garbage' * 99)\n"
+            "    except OSError: pass",
+            "SCORER_CRASHED",
+            "disturbed",
+        ),
+    ],
+)
+def test_an_accident_is_charged_to_the_trace_at_hand_alone(
+    pool: WorkerPool, body: str, error_code: str, message: str
+) -> None:
+    at_hand = "\n".join(f"    {line}" for line in body.splitlines())
+    scorer = code(f"if inputs == 2:\n{at_hand}\nreturn inputs", name="hostile")
+    if error_code == "SCORER_NOT_LOADED":
+        scorer = code(body, name="hostile")
+
+    outcomes = run(pool, scorer, 0, 1, 2, 3, 4)
+
+    assert error_of(outcomes[2])["error_code"] == error_code
+    assert message in error_of(outcomes[2])["error_message"]
+    assert outcomes[2].rows[0]["name"] == "hostile"
+    if error_code != "SCORER_NOT_LOADED":
+        assert values(outcomes) == [0, 1, None, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import time\ntime.sleep(100)",
+        "while True: pass",
+        "import signal, time\nfor number in (2, 15): signal.signal(number, signal.SIG_IGN)\n"
+        "time.sleep(100)",
+        "import os, time\nos.fork()\ntime.sleep(100)",
+    ],
+)
+def test_a_hang_is_ended_at_the_time_limit(pool: WorkerPool, body: str) -> None:
+    at_hand = "\n".join(f"    {line}" for line in body.splitlines())
+    scorer = code(f"if inputs == 1:\n{at_hand}\nreturn inputs", name="hanging", timeout=0.5)
+
+    start = time.monotonic()
+    outcomes = run(pool, scorer, 0, 1, 2)
+
+    assert time.monotonic() - start < 10
+    assert values(outcomes) == [0, None, 2]
+    assert error_of(outcomes[1])["error_code"] == "SCORER_TIMEOUT"
+    assert "0.5 seconds" in error_of(outcomes[1])["error_message"]
+
+
+def test_a_scorer_that_hangs_does_not_hold_up_another(pool: WorkerPool) -> None:
+    hanging = code("import time\ntime.sleep(100)", name="hangs", timeout=5)
+    stuck: list[Future[list[Outcome]]] = [pool.submit(hanging, [unit(n)]) for n in range(4)]
+
+    assert values(run(pool, HEALTHY, 1, 2, 3)) == [1, 2, 3]
+    assert not any(future.done() for future in stuck)
+
+
+def test_what_a_scorer_prints_disturbs_nothing(pool: WorkerPool) -> None:
+    chatty = code(
+        "import os, sys\nprint('x' * 1_000_000)\nsys.stderr.write('y' * 1_000_000)\n"
+        "os.write(1, b'z' * 1_000_000)\nos.system('echo from a child')\nreturn inputs",
+        name="chatty",
+    )
+
+    assert values(run(pool, chatty, 1, 2, 3)) == [1, 2, 3]
+
+
+def test_what_a_scorer_does_to_its_process_meets_no_other(pool: WorkerPool) -> None:
+    vandal = code(
+        "import json, builtins\njson.loads = json.dumps = None\nbuiltins.len = None\nreturn 1",
+        name="vandal",
+    )
+    run(pool, vandal, 1, 2, 3)
+
+    assert values(run(pool, HEALTHY, 4, 5)) == [4, 5]
+
+
+def test_a_worker_has_no_secrets_and_is_no_server(pool: WorkerPool) -> None:
+    curious = code(
+        "import json, os, sys, resource\nreturn json.dumps([dict(os.environ),"
+        " [name for name in sys.modules if name.startswith('mlflow.server')],"
+        " resource.getrlimit(resource.RLIMIT_CORE), os.getcwd(), os.getpgid(0) == os.getpid()])",
+        name="curious",
+    )
+
+    environment, server, core, directory, leads = json.loads(values(run(pool, curious, 1))[0])
+
+    assert "SECRET_API_KEY" not in environment
+    assert not [name for name in environment if "KEY" in name or "TOKEN" in name]
+    assert server == []
+    assert core == [0, 0]
+    assert Path(directory) != Path.cwd()
+    assert leads
+
+
+def test_a_worker_killed_by_others_costs_nothing(pool: WorkerPool) -> None:
+    slow = code("import time\ntime.sleep(0.02)\nreturn inputs", name="slow")
+    future = pool.submit(slow, [unit(n) for n in range(32)])
+    for _ in range(3):
+        time.sleep(0.15)
+        [forks] = _forking_processes()
+        for worker in forks.children():
+            worker.send_signal(signal.SIGKILL)
+
+    assert values(future.result(60)) == list(range(32))
+
+
+def test_the_death_of_the_forking_process_is_an_event_not_an_incident() -> None:
+    pool = WorkerPool()
+    try:
+        before = set(_forking_processes())
+        assert values(run(pool, HEALTHY, 1)) == [1]
+        [forks] = set(_forking_processes()) - before
+        workers = forks.children()
+        forks.kill()
+        psutil.wait_procs(workers, timeout=10)
+
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                assert values(run(pool, HEALTHY, 2)) == [2]
+                break
+            except WorkersUnavailable:  # for as long as it backs off
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+    finally:
+        pool.close()
+
+    assert not [worker for worker in workers if worker.is_running()]
+
+
+def test_closing_leaves_no_process_behind() -> None:
+    pool = WorkerPool()
+    before = set(_forking_processes())
+    run(pool, HEALTHY, 1)
+    [forks] = set(_forking_processes()) - before
+    processes = [forks, *forks.children(recursive=True)]
+    stuck = pool.submit(code("import time\ntime.sleep(100)", name="stuck"), [unit(1)])
+
+    start = time.monotonic()
+    pool.close()
+
+    assert time.monotonic() - start < 5
+    assert isinstance(stuck.exception(5), WorkersUnavailable)
+    gone, alive = psutil.wait_procs(processes, timeout=5)
+    assert (len(gone), alive) == (len(processes), [])
+
+
+def _forking_processes() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process(os.getpid()).children()
+        if child.is_running() and "vedette.scoring.worker" in child.cmdline()
+    ]
