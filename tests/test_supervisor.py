@@ -121,8 +121,7 @@ def test_health_tells_of_every_part(vedette: RunningVedette) -> None:
     assert "MLFLOW_ASYNC_TRACE_LOGGING_MAX_QUEUE_SIZE" in health["sdk"]["environment"]
 
 
-def test_an_engine_that_is_away_is_reported(fresh_vedette: Start) -> None:
-    vedette = fresh_vedette()
+def test_an_engine_that_is_away_is_reported(vedette: RunningVedette) -> None:
     engine = part_pid(vedette, "engine")
     os.kill(engine, signal.SIGSTOP)  # alive, but does nothing
     try:

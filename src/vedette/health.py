@@ -79,18 +79,17 @@ class Health:
         supervisor = read_state(self._settings.run_dir / "supervisor.json")
         supervised = supervisor["parts"] if supervisor and is_alive(supervisor["pid"]) else {}
         child = supervised.get("engine", {})
+        current = bool(engine) and child.get("pid", engine["pid"]) == engine["pid"]
         if child.get("state") == "restarting":
             state = "restarting"
-        elif (
-            age is not None
-            and age < _STALE_SECONDS
-            and child.get("pid", engine["pid"]) == engine["pid"]
-        ):
+        elif current and age is not None and age < _STALE_SECONDS:
             state = "running"
+        elif current and (child or engine["at"] > self._started):
+            state = "stale"
         elif now - child.get("since", self._started) < _STARTING_SECONDS:
             state = "starting"
         else:
-            state = "stale" if engine else "not running"
+            state = "not running"
         return {
             "server": {
                 "pid": os.getpid(),
