@@ -46,7 +46,7 @@ def conversations(questions: int, seed: int) -> list[Conversation]:
         script = chance.choice(SCRIPTS)[:questions]
         made.append(
             Conversation(
-                session=f"chat-{seed}-{len(made):04}",
+                session=f"chat{seed}-{len(made):03}",
                 user=f"customer-{chance.randrange(40):02}",
                 questions=tuple(line.format(order=order) for line in script),
             )
