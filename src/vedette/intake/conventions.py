@@ -12,10 +12,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-import orjson
-from mlflow.entities import SpanType
+from mlflow.entities import Span, SpanType
 from mlflow.tracing.otel.translation import translate_span_when_storing
 
 from vedette.intake.prices import cost_of
@@ -169,54 +168,19 @@ def _has_foreign_event(events: Sequence[dict[str, Any]]) -> bool:
 
 
 def _derive(attributes: dict[str, Any]) -> dict[str, Any]:
-    derived: dict[str, Any] = {}
-    get = attributes.get
-    agent = get(_AGENT_KEY)
+    agent = attributes.get(_AGENT_KEY)
     if type(agent) is str and ("gemini" in agent or "\\" in agent):
         raise _Unusual  # Gemini CLI has a translator
-
-    if span_type := _span_type(attributes):
-        current = get(SPAN_TYPE)
-        if current is None or _scalar(current) in (None, SpanType.UNKNOWN):
-            derived[SPAN_TYPE] = span_type
-
-    inputs = get(INPUTS, _ABSENT)
-    if inputs is _ABSENT:
-        inputs = _first(attributes, _INPUT_KEYS)
-        if inputs is not _ABSENT:
-            derived[INPUTS] = inputs
-    outputs = get(OUTPUTS, _ABSENT)
-    if outputs is _ABSENT:
-        outputs = _first(attributes, _OUTPUT_KEYS)
-        if outputs is not _ABSENT:
-            derived[OUTPUTS] = outputs
-
-    usage = get(USAGE, _ABSENT)
-    if usage is _ABSENT and (counted := _usage(attributes)):
-        usage = derived[USAGE] = counted
-
-    if TOOLS not in attributes and (tools := _first(attributes, (_TOOL_KEY,))) is not _ABSENT:
-        derived[TOOLS] = tools
-
-    model = get(MODEL, _ABSENT)
-    if model is _ABSENT:
-        name = _first(attributes, _MODEL_KEYS)
-        name = _model_in(inputs, outputs) if name is _ABSENT else _scalar(name)
-        if name:
-            model = derived[MODEL] = name
-
-    provider = get(PROVIDER, _ABSENT)
-    if provider is _ABSENT:
-        name = _first(attributes, _PROVIDER_KEYS)
-        if name is not _ABSENT and (name := _scalar(name)):
-            provider = derived[PROVIDER] = name
-
-    if usage is not _ABSENT and model is not _ABSENT and COST not in attributes:
-        cost = cost_of(
-            loaded(model), loaded(usage), None if provider is _ABSENT else loaded(provider)
-        )
-        if cost:
-            derived[COST] = cost
+    derived: dict[str, Any] = {}
+    span_type = _span_type(attributes)
+    if span_type and _scalar(attributes.get(SPAN_TYPE)) in (None, SpanType.UNKNOWN):
+        derived[SPAN_TYPE] = span_type
+    for key, sources in _COPIED:
+        if key not in attributes and (value := _first(attributes, sources)) is not _ABSENT:
+            derived[key] = value
+    for key, derive in _DERIVED:
+        if key not in attributes and (value := derive(attributes, derived)):
+            derived[key] = value
     return derived
 
 
@@ -258,7 +222,7 @@ def _scalar(value: Any) -> Any:
     return value
 
 
-def _usage(attributes: dict[str, Any]) -> dict[str, int] | None:
+def _usage(attributes: dict[str, Any], _: dict[str, Any]) -> dict[str, int] | None:
     for keys in (_OPENINFERENCE_TOKENS, _GENAI_TOKENS):
         input_key, output_key, total_key, read_key, creation_key = keys
         tokens_in, tokens_out = _count(attributes, input_key), _count(attributes, output_key)
@@ -291,23 +255,43 @@ def _count(attributes: dict[str, Any], key: str) -> int | None:
     raise _Unusual
 
 
-def _model_in(inputs: Any, outputs: Any) -> str | None:
-    """``model`` of the inputs, or of the outputs: a request or response of a model's API."""
-    for value in (inputs, outputs):
-        if value is _ABSENT:
-            continue
-        if isinstance(value, str):
-            # Parsing is what costs; \u006d is an m that nobody writes, but that is JSON
-            if '"model"' not in value and "\\u00" not in value:
+def _model(attributes: dict[str, Any], derived: dict[str, Any]) -> Any:
+    name = _first(attributes, _MODEL_KEYS)
+    if name is not _ABSENT:
+        return _scalar(name)
+    # Inputs and outputs may be a request to and the response of a model's API
+    for key in (INPUTS, OUTPUTS):
+        payload = attributes.get(key, derived.get(key))
+        if isinstance(payload, str):
+            # Parsing is what costs. \u006d is an m, too: nobody writes it, but it is JSON
+            if '"model"' not in payload and "\\u00" not in payload:
                 continue
-            value = loaded(value)
-        if isinstance(value, dict) and (model := value.get("model")):
+            payload = loaded(payload)
+        if isinstance(payload, dict) and (model := payload.get("model")):
             if not isinstance(model, str):
                 return None
             if model[0] in DOCUMENT_STARTS or not model.isprintable():
                 raise _Unusual
             return model
     return None
+
+
+def _provider(attributes: dict[str, Any], _: dict[str, Any]) -> Any:
+    name = _first(attributes, _PROVIDER_KEYS)
+    return None if name is _ABSENT else _scalar(name)
+
+
+def _cost(attributes: dict[str, Any], derived: dict[str, Any]) -> dict[str, float] | None:
+    usage = attributes.get(USAGE, derived.get(USAGE))
+    model = attributes.get(MODEL, derived.get(MODEL))
+    if usage is None or model is None:
+        return None
+    provider = attributes.get(PROVIDER, derived.get(PROVIDER))
+    return cost_of(loaded(model), loaded(usage), loaded(provider))
+
+
+_COPIED = ((INPUTS, _INPUT_KEYS), (OUTPUTS, _OUTPUT_KEYS), (TOOLS, (_TOOL_KEY,)))
+_DERIVED = ((USAGE, _usage), (MODEL, _model), (PROVIDER, _provider), (COST, _cost))
 
 
 class _Stored:
@@ -327,7 +311,7 @@ def _derive_by_mlflow(
     priced = COST in sent
     sent.setdefault(COST, "null")  # so that MLflow doesn't look the price up itself
     try:
-        translated = translate_span_when_storing(_Stored(sent, events))["attributes"]
+        translated = translate_span_when_storing(cast(Span, _Stored(sent, events)))["attributes"]
     except Exception as error:
         # MLflow refuses the whole request here; the span is kept, without what it derives
         logger.debug("MLflow can't read a span's attributes, which are kept as sent: %s", error)
@@ -339,14 +323,14 @@ def _derive_by_mlflow(
         for key, text in translated.items()
         if key not in attributes or stored(attributes[key]) != text
     }
-    if USAGE in derived:
-        derived[USAGE] = loaded(derived[USAGE])
-    if not priced and (cost := _cost(translated)):
+    if USAGE in derived and stored(usage := loaded(derived[USAGE])) == derived[USAGE]:
+        derived[USAGE] = usage
+    if not priced and (cost := _cost_of_stored(translated)):
         derived[COST] = cost
     return derived
 
 
-def _cost(translated: dict[str, Any]) -> dict[str, float] | None:
+def _cost_of_stored(translated: dict[str, Any]) -> dict[str, float] | None:
     try:
         usage, model = json.loads(translated[USAGE]), json.loads(translated[MODEL])
         provider = json.loads(translated[PROVIDER]) if PROVIDER in translated else None

@@ -16,8 +16,16 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ProtoResour
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 
-from vedette.intake.conventions import COST, INPUTS, MODEL, OUTPUTS, PROVIDER, SPAN_TYPE, USAGE
-from vedette.intake.conventions import translate
+from vedette.intake.conventions import (
+    COST,
+    INPUTS,
+    MODEL,
+    OUTPUTS,
+    PROVIDER,
+    SPAN_TYPE,
+    USAGE,
+    translate,
+)
 from vedette.intake.previews import preview
 from vedette.intake.spans import DecodedSpan, Resource
 from vedette.intake.values import any_value, loaded, text_of
@@ -28,7 +36,9 @@ _TRACE_NAME = "mlflow.traceName"
 _SERVICE_NAME = "service.name"
 
 # Coding agents whose name MLflow copies from the resource to the root span, for its pages
-_KNOWN_SERVICES = frozenset({"claude-code", "codex_cli_rs", "codex_vscode", "gemini-cli", "qwen-code"})
+_KNOWN_SERVICES = frozenset(
+    {"claude-code", "codex_cli_rs", "codex_vscode", "gemini-cli", "qwen-code"}
+)
 
 # MLflow's limits, in characters
 _SESSION_LENGTH = 250
@@ -159,8 +169,8 @@ def _link(link: ProtoSpan.Link) -> dict[str, Any]:
         else:
             attributes[attribute.key] = any_value(attribute.value)
     return {
-        "trace_id": link.trace_id.hex().rjust(32, "0"),
-        "span_id": link.span_id.hex().rjust(16, "0"),
+        "trace_id": f"{int.from_bytes(link.trace_id):032x}",  # may have any length
+        "span_id": f"{int.from_bytes(link.span_id):016x}",
         "trace_state": link.trace_state,
         "attributes": encode_attributes(attributes),
         "dropped_attributes_count": _int32(link.dropped_attributes_count),

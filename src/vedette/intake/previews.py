@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vedette.intake.values import loaded, stored
+from vedette.intake.values import dump, loaded
 
 PREVIEW_LENGTH = 1000  # characters
 
@@ -18,10 +18,11 @@ def preview(value: Any, role: str) -> str:
         value: the root span's inputs or outputs, as sent.
         role: ``user`` for requests, ``assistant`` for responses.
     """
-    text = None
-    if messages := _messages(loaded(value)):
-        text = _text(_last(messages, role))
-    text = text or stored(value)
+    read = loaded(value)
+    messages = _messages(read)
+    text = _text(_last(messages, role)) if messages else None
+    if not text:  # MLflow shows the JSON it stores: the value itself if it was JSON already
+        text = value if isinstance(value, str) and read is not value else dump(value)
     return text if len(text) <= PREVIEW_LENGTH else text[: PREVIEW_LENGTH - 3] + "..."
 
 
@@ -46,10 +47,7 @@ def _is_message(item: Any) -> bool:
 
 
 def _last(messages: list[dict[str, Any]], role: str) -> dict[str, Any]:
-    for message in reversed(messages):
-        if message["role"] == role:
-            return message
-    return messages[-1]
+    return next((m for m in reversed(messages) if m["role"] == role), messages[-1])
 
 
 def _text(message: dict[str, Any]) -> str | None:

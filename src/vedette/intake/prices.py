@@ -21,6 +21,13 @@ from mlflow.tracing.utils import calculate_cost_by_model_and_token_usage
 os.environ.setdefault("MLFLOW_MODEL_CATALOG_URI", "")
 
 _UNKNOWN_PROVIDER = "unknown"
+_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation_input_tokens_above_1hr",
+)
 # litellm, where it is installed, is asked instead of the table, and its prices depend on volume
 _LINEAR = importlib.util.find_spec("litellm") is None
 
@@ -51,25 +58,13 @@ def cost_of(model: Any, usage: Any, provider: Any) -> dict[str, float] | None:
             provider = _UNKNOWN_PROVIDER
     else:
         provider = None
-    counts = (
-        usage.get("input_tokens", 0),
-        usage.get("output_tokens", 0),
-        usage.get("cache_read_input_tokens"),
-        usage.get("cache_creation_input_tokens"),
-        usage.get("cache_creation_input_tokens_above_1hr"),
-    )
-    if not _LINEAR or any(type(count) is not int for count in counts if count is not None):
+    counts = [usage.get(key, 0) for key in _COUNTS]
+    if not _LINEAR or any(type(count) is not int for count in counts):
         return _by_mlflow(model, usage, provider)
-    prompt, completion, read, created, created_1h = counts
-    if prompt is None or completion is None:
-        return None
-    if prompt == 0 and completion == 0:
-        return None
-    rates = _rates(model, provider)
-    if rates is None:
+    if counts[:2] == [0, 0] or (rates := _rates(model, provider)) is None:
         return None
     try:
-        return _price(rates, prompt, completion, read, created, created_1h)
+        return _price(rates, *counts)
     except OverflowError:  # a count of hundreds of digits
         return None
 
@@ -78,13 +73,12 @@ def _price(
     rates: _Rates,
     prompt: int,
     completion: int,
-    cache_read: int | None,
-    cache_creation: int | None,
-    cache_creation_1h: int | None,
+    read: int,
+    created: int,
+    created_1h: int,
 ) -> dict[str, float]:
     """The sum in the order of `mlflow.utils.providers.cost_per_token`, so that no bit differs."""
-    read, created = cache_read or 0, cache_creation or 0
-    created_1h = min(cache_creation_1h or 0, created)
+    created_1h = min(created_1h, created)
     input_cost = max(prompt - read - created, 0) * rates.input
     if read > 0:
         input_cost += read * rates.cache_read

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -37,34 +38,32 @@ _NOT_A_DOCUMENT = object()
 def any_value(value: AnyValue) -> Any:
     """The Python value of an OTLP ``AnyValue``.
 
-    JSON has neither bytes nor NaN: bytes become their Python literal, as in MLflow (``"b'\\\\x00'"``),
-    and non-finite numbers OTLP's JSON names (``"NaN"``, ``"Infinity"``, ``"-Infinity"``).
+    JSON has neither bytes nor NaN: bytes become their Python literal (``b'...'``), as in MLflow,
+    and non-finite numbers OTLP's JSON names (``NaN``, ``Infinity``, ``-Infinity``), both strings.
     """
-    if text := value.string_value:
+    if text := value.string_value:  # most values are; asking for the kind first costs more
         return text
-    kind = value.WhichOneof("value")
-    if kind == "int_value":
-        return value.int_value
-    if kind == "double_value":
-        number = value.double_value
-        return number if math.isfinite(number) else _non_finite(number)
-    if kind == "bool_value":
-        return value.bool_value
-    if kind == "string_value":
-        return ""
-    if kind == "array_value":
-        return [any_value(item) for item in value.array_value.values]
-    if kind == "kvlist_value":
-        return {item.key: any_value(item.value) for item in value.kvlist_value.values}
-    if kind == "bytes_value":
-        return repr(value.bytes_value)
-    return None
+    read = _READERS.get(value.WhichOneof("value"))
+    return None if read is None else read(value)
 
 
-def _non_finite(number: float) -> str:
-    if math.isnan(number):
-        return "NaN"
-    return "Infinity" if number > 0 else "-Infinity"
+def _number(number: float) -> float | str:
+    if math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+
+
+_READERS: dict[str | None, Callable[[AnyValue], Any]] = {
+    "string_value": lambda value: "",
+    "int_value": lambda value: value.int_value,
+    "double_value": lambda value: _number(value.double_value),
+    "bool_value": lambda value: value.bool_value,
+    "bytes_value": lambda value: repr(value.bytes_value),
+    "array_value": lambda value: [any_value(item) for item in value.array_value.values],
+    "kvlist_value": lambda value: {
+        item.key: any_value(item.value) for item in value.kvlist_value.values
+    },
+}
 
 
 def dump(value: Any) -> str:
