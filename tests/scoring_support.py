@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import sqlalchemy
+from mlflow.entities import Trace
+from mlflow.store.tracking.dbmodels.models import SqlOnlineScoringConfig
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from vedette.intake.journal import JournalReader, JournalWriter
+from vedette.intake.records import Record
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.pool import Unit
+from vedette.scoring.runner import Scoring
+from vedette.settings import Settings
+from vedette.traces.index import TraceIndex
 
 SPAN = {
     "trace_id": "AAAAAAAAAAAAAAAAAAAAAQ==",
@@ -56,3 +72,150 @@ def code(body: str, *, name: str = "probe", timeout: float | None = None) -> Act
         "is_session_level_scorer": False,
     }
     return ActiveScorer("1", name, 1, json.dumps(serialized), 1.0)
+
+
+def trace_number(trace_id: str) -> int:
+    """The number of a trace made by `spans_record` or `unit`."""
+    return int(trace_id.removeprefix("tr-"), 16)
+
+
+def spans_record(
+    experiment_id: str,
+    number: int,
+    *,
+    name: str = "agent",
+    root: bool = True,
+    at: int | None = None,
+) -> Record:
+    """The arrival of one span of a trace: its root, or a child of it."""
+    request = ExportTraceServiceRequest()
+    span = request.resource_spans.add().scope_spans.add().spans.add()
+    span.trace_id = number.to_bytes(16, "big")
+    span.span_id = (1 if root else 2).to_bytes(8, "big")
+    if not root:
+        span.parent_span_id = (1).to_bytes(8, "big")
+    span.name = name
+    span.start_time_unix_nano = 1_700_000_000_000_000_000
+    span.end_time_unix_nano = 1_700_000_000_500_000_000
+    now = int(time.time() * 1000) if at is None else at
+    return Record("spans", now, {"experiment_id": experiment_id}, request.SerializeToString())
+
+
+class MadeTraces:
+    """Whole traces, made from their ids: what is in them doesn't matter here."""
+
+    def batch(self, trace_ids: Sequence[str]) -> list[Trace]:
+        return [
+            Trace.from_json(unit(trace_number(trace_id)).payload.decode()) for trace_id in trace_ids
+        ]
+
+    def matching_spans(self, compiled: object, rows: Sequence[int]) -> Sequence[int]:
+        raise NotImplementedError
+
+
+def make_control_database(path: Path) -> None:
+    """MLflow's own tables, as its server makes them."""
+    from mlflow.store.db import utils
+
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    utils._initialize_tables(engine)
+    engine.dispose()
+
+
+@dataclass
+class Score:
+    """A live score as the read model has it."""
+
+    number: int
+    value: Any
+    error: dict[str, Any] | None
+    metadata: dict[str, str]
+
+
+class Plane:
+    """A data directory with journals, read model and control database, and its scoring."""
+
+    def __init__(self, data: Path, **settings: Any) -> None:
+        self.settings = Settings(data=data, **{"trace_completion_buffer": 0.0, **settings})
+        self.server_journal = JournalWriter(self.settings.server_journal)
+        self.engine_journal = JournalWriter(self.settings.engine_journal)
+        self.readers = [
+            JournalReader(self.settings.server_journal),
+            JournalReader(self.settings.engine_journal),
+        ]
+        self.index = TraceIndex(self.settings.index_path)
+        self.store = SqlAlchemyStore(self.settings.control_uri, str(data / "artifacts"))
+        self.scoring = Scoring(self.settings, self.index, MadeTraces(), self.engine_journal)
+
+    def close(self) -> None:
+        self.scoring.close()
+        self.server_journal.close()
+        self.engine_journal.close()
+
+    def arrive(self, *records: Record) -> None:
+        """These records are written and acknowledged."""
+        for written in [self.server_journal.append(record) for record in records]:
+            written.result(10)
+
+    def register(self, experiment_id: str, name: str, body: str, *, timeout: float = 0) -> None:
+        """Register a scorer function, or its next version."""
+        serialized = code(body, name=name, timeout=timeout).serialized
+        self.store.register_scorer(experiment_id, name, serialized)
+
+    def start(
+        self, experiment_id: str, name: str, *, rate: float = 1.0, filter_string: str | None = None
+    ) -> None:
+        """Start a registered scorer, change it, or stop it with rate 0."""
+        scorer = self.store.get_scorer(experiment_id, name)
+        with self.store.ManagedSessionMaker(read_only=False) as session:
+            session.query(SqlOnlineScoringConfig).filter_by(scorer_id=scorer.scorer_id).delete()
+            session.add(
+                SqlOnlineScoringConfig(
+                    online_scoring_config_id=uuid.uuid4().hex,
+                    scorer_id=scorer.scorer_id,
+                    sample_rate=rate,
+                    experiment_id=int(experiment_id),
+                    filter_string=filter_string,
+                )
+            )
+
+    def fold(self) -> None:
+        self.index.catch_up(self.readers)
+
+    def settle(self, seconds: float = 60.0) -> None:
+        """Run the engine's loops until nothing is left to be done."""
+        deadline = time.monotonic() + seconds
+        quiet = 0
+        while quiet < 3:
+            assert time.monotonic() < deadline, self.scoring.state()
+            self.fold()
+            busy = self.scoring.tick()
+            quiet = 0 if busy or self._incomplete() else quiet + 1
+            time.sleep(0.002)
+        self.fold()
+
+    def _incomplete(self) -> bool:
+        rooted = "SELECT count(*) FROM completing c JOIN traces t ON t.id = c.trace WHERE has_root"
+        return bool(self.index.connection().execute(rooted).fetchone()[0])
+
+    def scores(self, experiment_id: str, name: str) -> list[Score]:
+        """The live scores of a scorer, in the order of their writing."""
+        rows = self.index.connection().execute(
+            "SELECT t.trace_id, a.value, a.error, a.assessment_metadata FROM assessments a"
+            " JOIN traces t ON t.id = a.trace WHERE a.name = ? AND t.experiment_id = ?"
+            " ORDER BY a.created_timestamp",
+            (name, int(experiment_id)),
+        )
+        return [
+            Score(
+                trace_number(trace_id),
+                json.loads(value),
+                None if error is None else json.loads(error),
+                json.loads(metadata or "{}"),
+            )
+            for trace_id, value, error, metadata in rows
+        ]
+
+    def scored(self, experiment_id: str, name: str) -> list[int]:
+        """Numbers of the traces that have a score of this scorer, ascending."""
+        return sorted(score.number for score in self.scores(experiment_id, name))
