@@ -27,8 +27,11 @@ def scorer_store_for(tracking_uri: str) -> AbstractScorerStore:
     return MlflowTrackingStore(tracking_uri)
 
 
-class VedetteScorerStore(MlflowTrackingStore):  # type: ignore[misc]  # MLflow is untyped
+class VedetteScorerStore(MlflowTrackingStore):
     """MLflow's store, but for what the module's docstring says."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        super().__init__(tracking_uri)  # type: ignore[no-untyped-call]
 
     def list_scorers(self, experiment_id: str | None) -> list[Scorer]:
         """The latest version of every scorer of an experiment (default: the active one)."""
@@ -98,7 +101,7 @@ class VedetteScorerStore(MlflowTrackingStore):  # type: ignore[misc]  # MLflow i
     def _load(self, versions: list[ScorerVersion]) -> list[Scorer]:
         """Scorers with their sampling settings, in the order of ``versions``."""
         ids = list({version.scorer_id for version in versions})
-        configs: dict[str, Any] = {}
+        configs: dict[str | None, Any] = {}
         if ids:
             found = self._tracking_store.get_online_scoring_configs(ids)
             configs = {config.scorer_id: config for config in found}

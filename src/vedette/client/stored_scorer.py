@@ -10,7 +10,7 @@ from mlflow.genai.scorers.base import Scorer, ScorerKind
 from pydantic import PrivateAttr
 
 
-class StoredScorer(Scorer):  # type: ignore[misc]  # MLflow is untyped
+class StoredScorer(Scorer):
     """A handle: it can be started, updated, stopped, registered again; calling it is refused.
 
     MLflow would make a function of the stored source with ``exec()``: code that anybody who can

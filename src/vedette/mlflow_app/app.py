@@ -35,8 +35,8 @@ def build_app(routes: Sequence[BaseRoute], *, max_body_bytes: int) -> FastAPI:
     app: FastAPI = fastapi_app.app
     # MLflow's two function middlewares (workspaces, gateway timing) are for its own routes and cost
     # more than a request of ours takes; its security middlewares are classes and stay outermost.
-    inner = [layer for layer in app.user_middleware if layer.cls is BaseHTTPMiddleware]
-    security = [layer for layer in app.user_middleware if layer.cls is not BaseHTTPMiddleware]
+    inner = [layer for layer in app.user_middleware if _is_function(layer)]
+    security = [layer for layer in app.user_middleware if not _is_function(layer)]
     app.user_middleware = [
         Middleware(RetryAfter),
         *security,
@@ -45,3 +45,8 @@ def build_app(routes: Sequence[BaseRoute], *, max_body_bytes: int) -> FastAPI:
         *inner,
     ]
     return app
+
+
+def _is_function(layer: Middleware) -> bool:
+    kind: object = layer.cls
+    return kind is BaseHTTPMiddleware

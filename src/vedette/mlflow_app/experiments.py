@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -39,18 +40,22 @@ class Experiments:
         Raises:
             MlflowException: RESOURCE_DOES_NOT_EXIST, or INVALID_PARAMETER_VALUE: not a number.
         """
-        now = time.monotonic()
-        found = self._known.get(experiment_id)
-        if found is not None and now - found[0] < _FRESH_SECONDS:
-            return found[1]
+        if (facts := self._remembered(experiment_id)) is not None:
+            return facts
         experiment = self._load(experiment_id)
         facts = ExperimentFacts(
             experiment.experiment_id, experiment.artifact_location, experiment.lifecycle_stage
         )
         if len(self._known) >= _LIMIT:
             self._known.clear()
-        self._known[experiment_id] = (now, facts)
+        self._known[experiment_id] = (time.monotonic(), facts)
         return facts
+
+    async def get_async(self, experiment_id: str) -> ExperimentFacts:
+        """As `get`, with no database query on the event loop."""
+        if (facts := self._remembered(experiment_id)) is not None:
+            return facts
+        return await asyncio.to_thread(self.get, experiment_id)
 
     def get_active(self, experiment_id: str) -> ExperimentFacts:
         """The experiment, if traces may be added to it.
@@ -58,15 +63,28 @@ class Experiments:
         Raises:
             MlflowException: as `get`, and INVALID_PARAMETER_VALUE: it is deleted.
         """
-        facts = self.get(experiment_id)
-        if facts.lifecycle_stage != LifecycleStage.ACTIVE:
-            raise MlflowException(
-                f"The experiment {facts.experiment_id} must be in the 'active' state. "
-                f"Current state is {facts.lifecycle_stage}.",
-                INVALID_PARAMETER_VALUE,
-            )
-        return facts
+        return _active(self.get(experiment_id))
+
+    async def get_active_async(self, experiment_id: str) -> ExperimentFacts:
+        """As `get_active`, with no database query on the event loop."""
+        return _active(await self.get_async(experiment_id))
 
     def forget(self, experiment_id: str) -> None:
         """Look the experiment up again next time: it has just been changed."""
         self._known.pop(str(experiment_id), None)
+
+    def _remembered(self, experiment_id: str) -> ExperimentFacts | None:
+        found = self._known.get(experiment_id)
+        if found is None or time.monotonic() - found[0] > _FRESH_SECONDS:
+            return None
+        return found[1]
+
+
+def _active(facts: ExperimentFacts) -> ExperimentFacts:
+    if facts.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise MlflowException(
+            f"The experiment {facts.experiment_id} must be in the 'active' state. "
+            f"Current state is {facts.lifecycle_stage}.",
+            INVALID_PARAMETER_VALUE,
+        )
+    return facts

@@ -29,7 +29,8 @@ class ScorerMethods:
     ) -> ScorerVersion:
         """As MLflow's; an unknown name is answered with those like it."""
         try:
-            return super().get_scorer(experiment_id, name, version)  # type: ignore[misc]
+            found = super().get_scorer(experiment_id, name, version)  # type: ignore[misc]
+            return cast(ScorerVersion, found)
         except MlflowException as error:
             raise self._with_names_like(error, experiment_id, name) from error
 

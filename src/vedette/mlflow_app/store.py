@@ -37,7 +37,8 @@ class VedetteStore(WriteMethods, ReadMethods, ScorerMethods, SqlAlchemyStore):  
 
     def __init__(self, store_uri: str, artifact_uri: str | None = None) -> None:
         self._plane = plane_of(store_uri)
-        super().__init__(self._plane.settings.control_uri, artifact_uri or ARTIFACTS_PROXY)
+        root = artifact_uri or ARTIFACTS_PROXY
+        super().__init__(self._plane.settings.control_uri, root)  # type: ignore[no-untyped-call]
 
     @property
     def supports_trace_archival(self) -> bool:
@@ -46,25 +47,25 @@ class VedetteStore(WriteMethods, ReadMethods, ScorerMethods, SqlAlchemyStore):  
 
     def delete_experiment(self, experiment_id: str) -> None:
         """As MLflow's, which also deletes what the experiment's runs have assessed."""
-        super().delete_experiment(experiment_id)
+        super().delete_experiment(experiment_id)  # type: ignore[no-untyped-call]
         self._plane.experiments.forget(experiment_id)
         self._plane.writes.delete_assessments_of_runs(self._run_ids(experiment_id))
 
     def restore_experiment(self, experiment_id: str) -> None:
         """As MLflow's; traces can be added at once."""
-        super().restore_experiment(experiment_id)
+        super().restore_experiment(experiment_id)  # type: ignore[no-untyped-call]
         self._plane.experiments.forget(experiment_id)
 
     def delete_run(self, run_id: str) -> None:
         """As MLflow's, which also deletes what the run has assessed."""
-        super().delete_run(run_id)
+        super().delete_run(run_id)  # type: ignore[no-untyped-call]
         self._plane.writes.delete_assessments_of_runs([run_id])
 
     def _run_ids(self, experiment_id: str) -> list[str]:
         found: list[str] = []
         token = None
         while True:
-            page = self.search_runs(
+            page = self.search_runs(  # type: ignore[no-untyped-call]
                 [experiment_id], "", ViewType.ALL, max_results=_ALL_PAGES, page_token=token
             )
             found.extend(run.info.run_id for run in page)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import time
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from mlflow.entities import (
     Feedback,
     Span,
     TraceInfo,
-    TraceLocation,
 )
 from mlflow.entities.model_registry import PromptVersion
 from mlflow.exceptions import MlflowException
@@ -23,21 +21,19 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, NOT_IMPLEMENTE
 from mlflow.store.tracking import MAX_TRACE_LINKS_PER_REQUEST
 from mlflow.store.tracking.dbmodels.models import SqlReviewQueueItem
 from mlflow.store.tracking.utils.trace_analytics import (
-    analytics_columns_from_metadata,
     assessment_aggregate,
     validate_trace_name,
 )
-from mlflow.tracing.constant import SpansLocation, TraceMetadataKey, TraceTagKey
+from mlflow.tracing.constant import TraceTagKey
 from mlflow.tracing.utils.otlp import resource_to_otel_proto
-from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
 from mlflow.utils.validation import _parse_experiment_id, _validate_trace_tag
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from vedette.intake.records import AssessmentRow, TraceHeader
+from vedette.intake.records import AssessmentRow
 from vedette.mlflow_app.plane import TracePlane
-from vedette.traces.assessments import assessment_entity, assessment_row
+from vedette.mlflow_app.starts import checked_row, experiment_of, started_info, trace_header
+from vedette.traces.assessments import assessment_entity
 
-_TRACE_ID_LENGTH = 50  # MLflow's column
 _REVIEWED_TRACES_PER_QUERY = 500
 
 
@@ -47,46 +43,11 @@ class WriteMethods:
     _plane: TracePlane
 
     def start_trace(self, trace_info: TraceInfo) -> TraceInfo:
-        """Say what a trace is; its spans come before or after.
-
-        Returns:
-            What was given and the tags the server adds. Unlike MLflow's store it doesn't read back
-            what may have arrived before: the SDK needs the tags only, and every trace would pay.
-        """
-        name = trace_info.tags.get(TraceTagKey.TRACE_NAME)
-        validate_trace_name(name)
-        experiment = self._plane.experiments.get_active(_experiment_id(trace_info))
-        metadata = dict(trace_info.trace_metadata)
-        analytics_columns_from_metadata(metadata)  # raises when the session id is too long
-        trace_id = _checked_trace_id(trace_info.trace_id)
-        # The server says where a trace's data is, not the client
-        tags = {k: v for k, v in trace_info.tags.items() if k not in _SERVER_TAGS}
-        self._plane.writes.start_trace(
-            TraceHeader(
-                trace_id=trace_id,
-                experiment_id=experiment.experiment_id,
-                request_time=trace_info.request_time,
-                execution_duration=trace_info.execution_duration,
-                state=trace_info.state.value,
-                client_request_id=trace_info.client_request_id,
-                request_preview=trace_info.request_preview,
-                response_preview=trace_info.response_preview,
-                tags=tags,
-                metadata=metadata,
-                assessments=(rows := [_row(one, trace_id) for one in trace_info.assessments]),
-            )
-        )
-        started = copy.copy(trace_info)
-        started.trace_location = TraceLocation.from_experiment_id(experiment.experiment_id)
-        started.tags = {
-            **tags,
-            # Without it the client would upload the spans once more, as an artifact
-            TraceTagKey.SPANS_LOCATION: SpansLocation.TRACKING_STORE.value,
-            MLFLOW_ARTIFACT_LOCATION: self._plane.artifact_location(started),
-        }
-        started.trace_metadata = {**metadata, TraceMetadataKey.TRACE_INFO_FINALIZED: "true"}
-        started.assessments = [assessment_entity(row) for row in rows]
-        return started
+        """Say what a trace is; its spans come before or after. See `started_info`."""
+        experiment = self._plane.experiments.get_active(experiment_of(trace_info))
+        header = trace_header(trace_info, experiment)
+        self._plane.writes.start_trace(header)
+        return started_info(trace_info, header, self._plane.artifact_location(trace_info))
 
     def log_spans(
         self, location: str, spans: list[Span], tracking_uri: str | None = None
@@ -140,7 +101,7 @@ class WriteMethods:
 
     def create_assessment(self, assessment: Assessment) -> Assessment:
         """Add an assessment to a trace; one that it overrides becomes invalid."""
-        row = _row(assessment, assessment.trace_id or "")
+        row = checked_row(assessment, assessment.trace_id or "")
         self._plane.writes.create_assessment(row)
         return assessment_entity(row)
 
@@ -233,32 +194,6 @@ class WriteMethods:
             "Vedette keeps traces in Delta tables; MLflow's trace archival doesn't apply to them.",
             error_code=NOT_IMPLEMENTED,
         )
-
-
-_SERVER_TAGS = (TraceTagKey.SPANS_LOCATION, MLFLOW_ARTIFACT_LOCATION)
-
-
-def _experiment_id(trace_info: TraceInfo) -> str:
-    if trace_info.experiment_id is None:
-        raise _invalid("A trace must be in an MLflow experiment: set its trace location to one.")
-    return str(trace_info.experiment_id)
-
-
-def _checked_trace_id(trace_id: str) -> str:
-    """The id, if it can name a trace in a URL and in MLflow's tables."""
-    if not trace_id or len(trace_id) > _TRACE_ID_LENGTH or "/" in trace_id:
-        raise _invalid(
-            f"Invalid trace id {trace_id!r}: it must have 1 to {_TRACE_ID_LENGTH} characters and "
-            "no '/'."
-        )
-    return trace_id
-
-
-def _row(assessment: Assessment, trace_id: str) -> AssessmentRow:
-    try:
-        return assessment_row(assessment, trace_id)
-    except (TypeError, ValueError) as error:
-        raise _invalid(f"Assessment '{assessment.name}' holds what JSON can't: {error}") from error
 
 
 def _json(value: Any) -> str:

@@ -59,6 +59,10 @@ class TraceWrites:
         """Journal spans (an OTLP request that was checked); resolves when they are durable."""
         return self._append("spans", {"experiment_id": experiment_id, "run_id": run_id}, body)
 
+    def append_start(self, header: TraceHeader) -> Future[Position]:
+        """`start_trace` without the wait; resolves when it is durable."""
+        return self._append("start_trace", {"trace": header})
+
     def start_trace(self, header: TraceHeader) -> None:
         """Say what a trace is, whether or not any of its spans have arrived."""
         self._write("start_trace", {"trace": header})
@@ -200,14 +204,14 @@ class TraceWrites:
         try:
             self._append(kind, fields).result()
         except (JournalFull, JournalUnavailable) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
 
     def _append(self, kind: str, fields: dict[str, Any], body: bytes = b"") -> Future[Position]:
         record = Record(kind, time.time_ns() // 1_000_000, fields, body)
         try:
             return self._journal.append(record)
         except (JournalFull, JournalUnavailable) as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         except TypeError as error:  # what JSON can't hold: a lone surrogate, a 65-bit number
             raise MlflowException.invalid_parameter_value(
                 f"the {kind} request holds a value that can't be stored: {error}"
@@ -233,5 +237,6 @@ def _no_assessment(assessment_id: str, trace_id: str) -> MlflowException:
     )
 
 
-def _unavailable(error: Exception) -> MlflowException:
+def unavailable(error: JournalFull | JournalUnavailable) -> MlflowException:
+    """The journal's refusal as the error that MLflow's clients retry."""
     return MlflowException(str(error), TEMPORARILY_UNAVAILABLE)
