@@ -1,0 +1,112 @@
+"""Whole spans: their content comes from the lake, or from the journal where the lake is behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from vedette.intake.content import content_of_row, content_of_span
+from vedette.intake.journal import JournalReader
+from vedette.lake.read import SpanReader, Wanted
+from vedette.lake.storage import LakeUnavailable
+from vedette.sql import statements
+from vedette.traces.fresh import FreshSpans
+from vedette.traces.index import TraceIndex
+
+logger = logging.getLogger(__name__)
+
+_SQL = statements("vedette.traces", "contents")
+_ATTEMPTS = 4
+_WAIT_SECONDS = 0.05
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# (trace id, span id) -> arrival in ms since the epoch, and what makes the content
+_Found = dict[tuple[str, str], tuple[int, Callable[[], str]]]
+
+
+class SpanContents:
+    """Gives the content of spans, as JSON text in the form of MLflow's ``SqlSpan.content``."""
+
+    def __init__(
+        self, index: TraceIndex, journals: Sequence[JournalReader], lake: SpanReader
+    ) -> None:
+        self._index = index
+        self._lake = lake
+        self._fresh = FreshSpans(index, journals)
+
+    def of(self, rows: Sequence[int]) -> dict[int, list[str]]:
+        """Contents by trace row (``traces.id``): roots first, then by start.
+
+        Traces without spans, and deleted ones, are left out.
+
+        Raises:
+            LakeUnavailable: the lake, which alone has some of these spans, can't be read.
+        """
+        connection = self._index.connection()
+        values = {"rows": json.dumps(list(rows))}
+        traces = {
+            row: Wanted(trace_id, first, last)
+            for row, trace_id, first, last in connection.execute(_SQL["traces"], values)
+        }
+        order = list(connection.execute(_SQL["spans"], values))
+        missing = {(row, span_id): received for row, span_id, received in order}
+        found: dict[tuple[int, str], str] = {}
+
+        def take(spans: _Found) -> None:
+            for row, span_id in list(missing):
+                received, content = spans.get((traces[row].trace_id, span_id), (-1, str))
+                if received >= missing[row, span_id]:  # else: an older version of the span
+                    found[row, span_id] = content()
+                    del missing[row, span_id]
+
+        # A segment is in the journal until it is in the lake: looked for in both, and again if it
+        # moved in between, a span is found.
+        for attempt in range(_ATTEMPTS):
+            if missing:
+                time.sleep(_WAIT_SECONDS * attempt)
+                wanted = [traces[row] for row in {row for row, _ in missing}]
+                take(self._from_lake(wanted, newest=attempt > 0))
+            if missing:
+                wanted = [traces[row] for row in {row for row, _ in missing}]
+                take(self._from_journal(wanted))
+        if missing:
+            logger.warning("%d spans are neither in the journal nor in the lake", len(missing))
+        contents: dict[int, list[str]] = {}
+        for row, span_id, _ in order:
+            if (row, span_id) in found:
+                contents.setdefault(row, []).append(found[row, span_id])
+        return contents
+
+    def _from_lake(self, wanted: Sequence[Wanted], *, newest: bool) -> _Found:
+        try:
+            if newest:
+                self._lake.refresh()
+            read = self._lake.read_spans(wanted)
+        except LakeUnavailable as error:
+            if newest:  # it isn't in the journal either: only the lake can have it
+                raise
+            logger.warning("%s", error)
+            return {}
+        return {
+            (trace_id, row["span_id"]): (
+                _milliseconds(row["received_at"]),
+                partial(content_of_row, row),
+            )
+            for trace_id, rows in read.items()
+            for row in rows
+        }
+
+    def _from_journal(self, wanted: Sequence[Wanted]) -> _Found:
+        found: _Found = {}
+        for record, spans in self._fresh.read({one.trace_id for one in wanted}):
+            for span in spans:
+                found[span.trace_id, span.span_id] = (record.at, partial(content_of_span, span))
+        return found
+
+
+def _milliseconds(time: datetime) -> int:
+    return (time - _EPOCH) // timedelta(milliseconds=1)
