@@ -130,6 +130,7 @@ CREATE TABLE IF NOT EXISTS counters (
   value INTEGER NOT NULL
 ) WITHOUT ROWID;
 INSERT OR IGNORE INTO counters VALUES ('batch', 0);
+INSERT OR IGNORE INTO counters VALUES ('identity', random());  -- tells one read model from another
 
 CREATE TABLE IF NOT EXISTS changes (
   batch INTEGER NOT NULL,

@@ -1,0 +1,256 @@
+"""A columnar mirror of the read model, in DuckDB: what trace metrics are computed from.
+
+One process owns the file. It follows the read model's table ``changes`` when asked (`Columns.sync`)
+and is never a source: a file that is unreadable, belongs to another read model, or has missed
+changes that are gone by now is thrown away and filled anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pyarrow as pa
+
+from vedette.sql import statements
+
+logger = logging.getLogger(__name__)
+
+_SQL = statements("vedette.traces", "columns")
+_CHUNK = 10_000  # traces copied at a time
+
+_BIGINT, _TEXT, _DOUBLE = pa.int64(), pa.string(), pa.float64()
+_TRACE_TYPES = [_BIGINT] * 4 + [_TEXT] * 3 + [_BIGINT] * 5
+_SPAN_TYPES = [_BIGINT] * 5 + [_TEXT] * 5 + [_DOUBLE] * 3
+_ASSESSMENT_TYPES = [_BIGINT] * 3 + [_TEXT] * 3 + [_DOUBLE]
+_TABLES = {
+    "traces": ("id", _TRACE_TYPES),
+    "spans": ("trace", _SPAN_TYPES),
+    "assessments": ("trace", _ASSESSMENT_TYPES),
+}
+
+
+# What asking a damaged file raises
+_DAMAGED = (
+    duckdb.FatalException,
+    duckdb.InternalException,
+    duckdb.IOException,
+    duckdb.SerializationException,
+)
+
+
+class ColumnsBusy(Exception):
+    """Another process has the mirror open."""
+
+
+class Columns:
+    """The mirror in the file ``path``, or in memory. Use from any thread.
+
+    Args:
+        path: made if missing; None keeps the mirror in memory.
+        memory_limit: of DuckDB, in its notation.
+        threads: of DuckDB.
+    """
+
+    def __init__(self, path: Path | None, *, memory_limit: str = "400MB", threads: int = 2) -> None:
+        self._path = path
+        self._config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": memory_limit,
+            "threads": threads,
+            "preserve_insertion_order": False,
+        }
+        self._lock = threading.Lock()
+        self._database: duckdb.DuckDBPyConnection | None = None
+        self._state: tuple[int, int] | None = None  # the row of `mirror`, when known
+
+    def close(self) -> None:
+        """Close the file; it is opened again when needed."""
+        with self._lock:
+            self._state = None
+            if self._database is not None:
+                self._database.close()
+                self._database = None
+
+    def query(
+        self,
+        index: sqlite3.Connection,
+        sql: str,
+        params: Sequence[Any] = (),
+        tables: Mapping[str, pa.Table] | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Bring the mirror up to date with the read model and ask it.
+
+        Args:
+            index: a connection to the read model.
+            sql: DuckDB SQL over the tables of ``columns.sql`` and over ``tables`` by their names.
+
+        Raises:
+            ColumnsBusy: another process has the mirror open.
+        """
+        self.sync(index)
+        try:
+            return self._ask(sql, params, tables or {})
+        except _DAMAGED as error:
+            self._start_over(error)
+            self.sync(index)
+            return self._ask(sql, params, tables or {})
+
+    def sync(self, index: sqlite3.Connection) -> int:
+        """Take over what has changed in the read model; returns how many traces that were.
+
+        Raises:
+            ColumnsBusy: another process has the mirror open.
+        """
+        try:
+            return self._sync(index)
+        except duckdb.Error as error:
+            # Damaged, or of another version of this code with other tables
+            self._start_over(error)
+            return self._sync(index)
+
+    def _ask(
+        self, sql: str, params: Sequence[Any], tables: Mapping[str, pa.Table]
+    ) -> list[tuple[Any, ...]]:
+        with self._lock:
+            cursor = self._open().cursor()
+        try:
+            for name, table in tables.items():
+                cursor.register(name, table)
+            return cursor.execute(sql, params).fetchall()
+        finally:
+            cursor.close()
+
+    def _sync(self, index: sqlite3.Connection) -> int:
+        with self._lock:
+            identity, head, trimmed = index.execute(_SQL["head"]).fetchone()
+            if self._state == (identity, head):
+                return 0
+            cursor = self._open().cursor()
+            try:
+                state = cursor.execute("SELECT identity, batch FROM mirror").fetchone()
+                if state is None or state[0] != identity or not (trimmed or 0) <= state[1] <= head:
+                    logger.info("filling the metrics mirror from the read model")
+                    count = _fill(cursor, index, identity, head)
+                else:
+                    count = _follow(cursor, index, state[1], head)
+                self._state = (identity, head)
+                return count
+            finally:
+                cursor.close()
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        """The database; call with the lock held."""
+        if self._database is None:
+            try:
+                self._database = self._connect()
+            except duckdb.IOException as error:
+                if "lock" in str(error):
+                    raise ColumnsBusy(
+                        f"{self._path} is open in another process; only one server can run on a "
+                        "data directory"
+                    ) from error
+                self._discard(error)
+                self._database = self._connect()
+            except duckdb.Error as error:
+                self._discard(error)
+                self._database = self._connect()
+        return self._database
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        database = duckdb.connect(str(self._path or ":memory:"), config=self._config)
+        try:
+            database.execute(_SQL["tables"])
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _start_over(self, error: Exception) -> None:
+        self.close()
+        with self._lock:
+            self._discard(error)
+
+    def _discard(self, error: Exception) -> None:
+        logger.warning("the metrics mirror %s is unusable and made anew: %s", self._path, error)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._path.with_name(self._path.name + ".wal").unlink(missing_ok=True)
+
+
+def _fill(
+    cursor: duckdb.DuckDBPyConnection, index: sqlite3.Connection, identity: int, head: int
+) -> int:
+    """Copy everything. What changes meanwhile has batches after ``head`` and is followed later."""
+    cursor.execute("DELETE FROM mirror")
+    for table in _TABLES:
+        cursor.execute(f"TRUNCATE {table}")
+    count = after = 0
+    while True:
+        rows = index.execute(_SQL["all_ids"], {"after": after, "count": _CHUNK}).fetchall()
+        if not rows:
+            break
+        ids = [row[0] for row in rows]
+        _copy(cursor, index, ids)
+        count += len(ids)
+        after = ids[-1]
+    cursor.execute("INSERT INTO mirror VALUES (?, ?)", (identity, head))
+    return count
+
+
+def _follow(
+    cursor: duckdb.DuckDBPyConnection, index: sqlite3.Connection, after: int, until: int
+) -> int:
+    """Replace the traces that changed in the batches after ``after``. Repeatable."""
+    changed = index.execute(_SQL["changed"], {"after": after, "until": until}).fetchall()
+    if not changed:
+        cursor.execute("UPDATE mirror SET batch = ?", (until,))
+    ids = sorted(row[0] for row in changed)
+    known = cursor.execute("SELECT coalesce(max(id), 0) FROM traces").fetchone()
+    assert known is not None
+    for start in range(0, len(ids), _CHUNK):
+        some = ids[start : start + _CHUNK]
+        cursor.execute("BEGIN")
+        try:
+            if old := [trace for trace in some if trace <= known[0]]:
+                cursor.register("old", pa.table({"id": pa.array(old, _BIGINT)}))
+                for table, (key, _) in _TABLES.items():
+                    cursor.execute(f"DELETE FROM {table} WHERE {key} IN (SELECT id FROM old)")
+                cursor.unregister("old")
+            _copy(cursor, index, some)
+            if start + _CHUNK >= len(ids):
+                cursor.execute("UPDATE mirror SET batch = ?", (until,))
+            cursor.execute("COMMIT")
+        except BaseException:
+            cursor.execute("ROLLBACK")
+            raise
+    return len(ids)
+
+
+def _copy(cursor: duckdb.DuckDBPyConnection, index: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Insert these traces as they are in the read model now; those deleted there are left out."""
+    wanted = {"ids": orjson.dumps(ids).decode()}
+    for table, (_, types) in _TABLES.items():
+        rows = index.execute(_SQL[table], wanted).fetchall()
+        if rows:
+            arrays = [pa.array(c, t) for c, t in zip(zip(*rows, strict=True), types, strict=True)]
+            cursor.register("rows", pa.table(arrays, names=[f"c{i}" for i in range(len(types))]))
+            cursor.execute(f"INSERT INTO {table} SELECT * FROM rows")
+            cursor.unregister("rows")
+
+
+def trim_changes(index: sqlite3.Connection, keep: int = 5_000_000) -> None:
+    """Forget all but about the newest ``keep`` changes, in the caller's write transaction.
+
+    The engine calls this now and then. A mirror that hasn't taken over what is forgotten here will
+    be filled anew.
+    """
+    oldest = index.execute(_SQL["oldest_to_keep"], {"keep": keep}).fetchone()
+    if oldest is not None:
+        index.execute(_SQL["trim"], {"until": oldest[0]})
+        index.execute(_SQL["note_trimmed"], {"until": oldest[0]})

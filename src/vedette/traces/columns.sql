@@ -1,0 +1,57 @@
+-- name: tables
+-- The mirror's tables (DuckDB). What metrics group by or filter on stands on every row: no joins.
+-- `mirror` has one row: which read model this mirrors, and its last batch of changes taken over.
+CREATE TABLE IF NOT EXISTS mirror (identity BIGINT, batch BIGINT);
+CREATE TABLE IF NOT EXISTS traces (
+  id BIGINT, experiment_id BIGINT, timestamp_ms BIGINT, execution_time_ms BIGINT, status VARCHAR,
+  trace_name VARCHAR, session_id VARCHAR, input_tokens BIGINT, output_tokens BIGINT,
+  total_tokens BIGINT, cache_read_input_tokens BIGINT, cache_creation_input_tokens BIGINT);
+CREATE TABLE IF NOT EXISTS spans (
+  trace BIGINT, experiment_id BIGINT, trace_timestamp_ms BIGINT, start_ns BIGINT,
+  latency_ms BIGINT, name VARCHAR, type VARCHAR, status VARCHAR, model_name VARCHAR,
+  model_provider VARCHAR, input_cost DOUBLE, output_cost DOUBLE, total_cost DOUBLE);
+CREATE TABLE IF NOT EXISTS assessments (
+  trace BIGINT, experiment_id BIGINT, trace_timestamp_ms BIGINT, name VARCHAR,
+  assessment_type VARCHAR, value VARCHAR, aggregate_value DOUBLE);
+
+-- The rest reads the read model (SQLite); `:ids` is a JSON array of trace row ids.
+
+-- name: head
+SELECT
+  (SELECT value FROM counters WHERE name = 'identity'),
+  (SELECT value FROM counters WHERE name = 'batch'),
+  (SELECT value FROM counters WHERE name = 'trimmed');
+
+-- name: changed
+SELECT DISTINCT trace FROM changes WHERE batch > :after AND batch <= :until;
+
+-- name: all_ids
+SELECT id FROM traces WHERE id > :after ORDER BY id LIMIT :count;
+
+-- name: traces
+SELECT t.id, t.experiment_id, t.timestamp_ms, t.execution_time_ms, t.status, t.trace_name,
+  t.session_id, t.input_tokens, t.output_tokens, t.total_tokens, t.cache_read_input_tokens,
+  t.cache_creation_input_tokens
+FROM traces t WHERE t.id IN (SELECT value FROM json_each(:ids));
+
+-- name: spans
+SELECT t.id, t.experiment_id, t.timestamp_ms, s.start_ns, (s.end_ns - s.start_ns) / 1000000, s.name,
+  s.type, s.status, s.model_name, s.model_provider, s.input_cost, s.output_cost, s.total_cost
+FROM traces t CROSS JOIN spans s ON s.trace = t.id
+WHERE t.id IN (SELECT value FROM json_each(:ids));
+
+-- name: assessments
+-- Of overridden assessments nothing is ever counted.
+SELECT t.id, t.experiment_id, t.timestamp_ms, a.name, a.assessment_type, a.value, a.aggregate_value
+FROM traces t CROSS JOIN assessments a INDEXED BY assessments_by_trace ON a.trace = t.id
+WHERE t.id IN (SELECT value FROM json_each(:ids)) AND a.valid = 1;
+
+-- name: oldest_to_keep
+SELECT batch FROM changes ORDER BY batch DESC, trace DESC LIMIT 1 OFFSET :keep;
+
+-- name: trim
+DELETE FROM changes WHERE batch <= :until;
+
+-- name: note_trimmed
+INSERT INTO counters VALUES ('trimmed', :until)
+ON CONFLICT DO UPDATE SET value = max(value, excluded.value);
