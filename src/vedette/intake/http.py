@@ -1,0 +1,146 @@
+"""The HTTP routes that take OTLP traces: answered when the journal has them on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import orjson
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from prometheus_client import CollectorRegistry, Counter
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from vedette.intake.journal import JournalFull, JournalUnavailable, JournalWriter
+from vedette.intake.otlp import JSON, PROTOBUF, ParsedRequest, RequestRefused, parse_request
+from vedette.intake.records import Record
+
+METRICS = CollectorRegistry()
+_REQUESTS = Counter(
+    "vedette_otlp_requests", "OTLP trace requests answered.", ["status"], registry=METRICS
+)
+_SPANS = Counter("vedette_otlp_spans", "Spans acknowledged.", registry=METRICS)
+_REJECTED = Counter("vedette_otlp_rejected_spans", "Spans rejected as unsound.", registry=METRICS)
+
+_EXPERIMENT_HEADER = "x-mlflow-experiment-id"
+_RUN_HEADER = "x-mlflow-run-id"
+_TABLE_HEADER = "x-databricks-uc-table-name"
+_TABLE = "main.default.mlflow_otel_spans"
+_DEFAULT_EXPERIMENT = "0"
+_RETRY_SECONDS = "2"
+_LARGE = 256 * 1024  # bodies above this are parsed beside the event loop, compressed ones always
+
+# google.rpc.Code, which OTLP's error bodies carry
+_CODES = {400: 3, 404: 5, 413: 3, 415: 3, 503: 14}
+
+# Gives the id of an experiment that takes traces, or raises RequestRefused
+ResolveExperiment = Callable[[str], Awaitable[str]]
+
+
+def otlp_routes(
+    journal: JournalWriter, resolve_experiment: ResolveExperiment, max_body_bytes: int
+) -> list[Route]:
+    """``POST /v1/traces`` and Databricks' path for the same.
+
+    Args:
+        journal: spans go there.
+        resolve_experiment: checks the experiment a request names.
+        max_body_bytes: after decompression; more is answered 413.
+    """
+
+    async def take(request: Request) -> Response:
+        reply = JSON if request.headers.get("content-type", "").startswith(JSON) else PROTOBUF
+        try:
+            parsed = await _accept(request, journal, resolve_experiment, max_body_bytes)
+        except RequestRefused as refusal:
+            return _refuse(reply, refusal.status, str(refusal))
+        except (JournalFull, JournalUnavailable) as error:
+            return _refuse(reply, 503, str(error))
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
+        _REQUESTS.labels("200").inc()
+        _SPANS.inc(parsed.accepted)
+        _REJECTED.inc(parsed.rejected)
+        return _acknowledge(reply, parsed)
+
+    return [
+        Route(path, take, methods=["POST"]) for path in ("/v1/traces", "/api/2.0/otel/v1/traces")
+    ]
+
+
+async def _accept(
+    request: Request,
+    journal: JournalWriter,
+    resolve_experiment: ResolveExperiment,
+    max_body_bytes: int,
+) -> ParsedRequest:
+    headers = request.headers
+    experiment_id = await resolve_experiment(_experiment(request))
+    body = await request.body()
+    encoding = headers.get("content-encoding", "")
+    arguments = (body, headers.get("content-type", ""), encoding, max_body_bytes)
+    if encoding or len(body) > _LARGE:
+        parsed = await run_in_threadpool(parse_request, *arguments)
+    else:
+        parsed = parse_request(*arguments)
+    if parsed.accepted:
+        fields = {"experiment_id": experiment_id, "run_id": headers.get(_RUN_HEADER)}
+        record = Record("spans", time.time_ns() // 1_000_000, fields, parsed.body)
+        await asyncio.wrap_future(journal.append(record))
+    return parsed
+
+
+def _experiment(request: Request) -> str:
+    """The experiment a request is for, by its headers."""
+    if experiment_id := request.headers.get(_EXPERIMENT_HEADER):
+        return experiment_id
+    table = request.headers.get(_TABLE_HEADER)
+    if table not in (None, _TABLE):
+        raise RequestRefused(
+            404,
+            f"{_TABLE_HEADER} names {table}: the table here is {_TABLE}. Without the header, "
+            f"{_EXPERIMENT_HEADER} chooses the experiment.",
+        )
+    return _DEFAULT_EXPERIMENT
+
+
+def _acknowledge(reply: str, parsed: ParsedRequest) -> Response:
+    message = ExportTraceServiceResponse()
+    if parsed.rejected:
+        message.partial_success.rejected_spans = parsed.rejected
+        message.partial_success.error_message = parsed.message
+    if reply == PROTOBUF:
+        return Response(message.SerializeToString(), media_type=PROTOBUF)
+    content = {}
+    if parsed.rejected:
+        content["partialSuccess"] = {
+            "rejectedSpans": str(parsed.rejected),
+            "errorMessage": parsed.message,
+        }
+    return Response(orjson.dumps(content), media_type=JSON)
+
+
+def _refuse(reply: str, status: int, message: str) -> Response:
+    """An error as OTLP wants it: a google.rpc.Status in the format of the request."""
+    _REQUESTS.labels(str(status)).inc()
+    headers = {"retry-after": _RETRY_SECONDS} if status == 503 else None
+    code = _CODES.get(status, 2)
+    if reply == JSON:
+        return Response(
+            orjson.dumps({"code": code, "message": message}), status, headers, media_type=JSON
+        )
+    text = message.encode()
+    content = bytes([0x08, code, 0x12]) + _varint(len(text)) + text
+    return Response(content, status, headers, media_type=PROTOBUF)
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
