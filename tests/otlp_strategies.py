@@ -263,22 +263,22 @@ def spans(draw: st.DrawFn, keys: list[str]) -> Span:
     )
     span.status.code = draw(st.integers(0, 4))
     span.status.message = draw(st.text(max_size=8))
-    _fill(span.attributes, draw(attributes(keys)))
+    fill_attributes(span.attributes, draw(attributes(keys)))
     for name in draw(st.lists(st.sampled_from(EVENTS), max_size=2)):
         event = span.events.add(name=name, time_unix_nano=draw(times))
         values = draw(attributes(EVENT_KEYS))
         if name != "exception":  # MLflow can't take a message of bytes
             values = {key: value for key, value in values.items() if not isinstance(value, bytes)}
-        _fill(event.attributes, values)
+        fill_attributes(event.attributes, values)
     for _ in range(draw(st.integers(0, 1))):
         link = span.links.add(
             trace_id=draw(st.binary(max_size=20)), span_id=draw(st.binary(max_size=10))
         )
-        _fill(link.attributes, draw(attributes(PLAIN_KEYS)))
+        fill_attributes(link.attributes, draw(attributes(PLAIN_KEYS)))
     return span
 
 
-def _fill(target: Any, values: dict[str, Any]) -> None:
+def fill_attributes(target: Any, values: dict[str, Any]) -> None:
     for key, value in values.items():
         attribute = target.add()
         attribute.key = key
@@ -320,8 +320,8 @@ def agent_request(convention: str, traces: int = 1) -> bytes:
                 span.status.code = "STATUS_CODE_ERROR"
                 span.status.message = "no such order"
                 event = span.events.add(name="exception", time_unix_nano=10**18 + 5)
-                _fill(event.attributes, {"exception.type": "KeyError"})
-            _fill(span.attributes, said)
+                fill_attributes(event.attributes, {"exception.type": "KeyError"})
+            fill_attributes(span.attributes, said)
     return request.SerializeToString()
 
 
