@@ -79,6 +79,10 @@ def parse_request(
             raise RequestRefused(
                 400, "the body is not a protobuf ExportTraceServiceRequest"
             ) from error
+        if data and not request.resource_spans:
+            raise RequestRefused(
+                400, "the body is not an ExportTraceServiceRequest: no spans in it"
+            )
     changed = not data
     accepted = 0
     for resource_spans in request.resource_spans:
@@ -171,6 +175,7 @@ def _parse_json(data: bytes, rejections: list[str]) -> ExportTraceServiceRequest
     except ValueError:
         pass
     # Something in it is wrong: take it apart, to lose no more than what is wrong
+    request = ExportTraceServiceRequest()
     for resource_spans in _objects(content, "resourceSpans", "resource_spans"):
         for scope_spans in _objects(resource_spans, "scopeSpans", "scope_spans"):
             for span in _objects(scope_spans, "spans"):
@@ -181,7 +186,8 @@ def _parse_json(data: bytes, rejections: list[str]) -> ExportTraceServiceRequest
                 try:
                     _fill(one, {"resourceSpans": [resource]})
                 except ValueError as error:
-                    rejections.append(f"span {str(span.get('name'))!r}: {error}")
+                    reason = str(error).rpartition("field: ")[2]
+                    rejections.append(f"span {str(span.get('name'))!r}: {reason}")
                 else:
                     request.MergeFrom(one)
     if not request.resource_spans and not rejections:
