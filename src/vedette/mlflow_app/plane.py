@@ -5,6 +5,7 @@ Several stores live in a server process, made by MLflow wherever it wants one. T
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +17,22 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.uri import append_to_uri_path
 from starlette.routing import BaseRoute
 
+from vedette.intake.http import otlp_routes
 from vedette.intake.journal import JournalReader, JournalWriter
+from vedette.intake.otlp import PROTOBUF, RequestRefused, parse_request
+from vedette.lake.read import SpanReader
+from vedette.lake.table import Lake
 from vedette.mlflow_app.environment import ARTIFACTS_PROXY, store_uri
 from vedette.mlflow_app.experiments import Experiments
 from vedette.settings import Settings
+from vedette.traces.columns import Columns
+from vedette.traces.contents import SpanContents
 from vedette.traces.index import TraceIndex
 from vedette.traces.reads import TraceReads
 from vedette.traces.totals import gateway_cost, issue_trace_counts
 from vedette.traces.writes import TraceWrites
+
+logger = logging.getLogger(__name__)
 
 _open: dict[str, TracePlane] = {}
 
@@ -47,7 +56,13 @@ class TracePlane:
         control = SqlAlchemyStore(settings.control_uri, ARTIFACTS_PROXY)
         self.experiments = Experiments(control.get_experiment)
         self.writes = TraceWrites(self._journal, self.up_to_date)
-        self.reads = TraceReads(settings)
+        lake = Lake(settings.lake_uri, settings.data / "lake.state")
+        self._columns = Columns(settings.metrics_path)
+        self.reads = TraceReads(
+            self.up_to_date,
+            self._columns,
+            SpanContents(self._index, self._journals, SpanReader(lake.spans)),
+        )
 
     def up_to_date(self) -> sqlite3.Connection:
         """This thread's connection to the read model, with everything journaled so far in it.
@@ -85,13 +100,37 @@ class TracePlane:
         """Cost in USD of traces of MLflow's gateway in a time range."""
         return gateway_cost(self.up_to_date(), start_ms, end_ms, endpoint_id, username)
 
+    def log_spans(self, experiment_id: str, body: bytes) -> None:
+        """Take an OTLP request made in this process, as one that came over HTTP.
+
+        Raises:
+            MlflowException: it is too large, or can't be journaled now.
+        """
+        try:
+            parsed = parse_request(body, PROTOBUF, "", self.settings.max_body_bytes)
+        except RequestRefused as refusal:
+            raise MlflowException.invalid_parameter_value(str(refusal)) from refusal
+        if parsed.rejected:
+            logger.warning("left out %d spans: %s", parsed.rejected, parsed.message)
+        if parsed.accepted:
+            self.writes.log_spans(experiment_id, parsed.body)
+
     def otlp_routes(self) -> Sequence[BaseRoute]:
         """The routes that take OTLP."""
-        raise NotImplementedError
+        return otlp_routes(self._journal, self._resolve, self.settings.max_body_bytes)
+
+    async def _resolve(self, experiment_id: str) -> str:
+        try:
+            return (await self.experiments.get_active_async(experiment_id)).experiment_id
+        except MlflowException as error:
+            status = error.get_http_status_code()
+            # The control database is down: the spans are as good as ever, later
+            raise RequestRefused(503 if status >= 500 else status, error.message) from error
 
     def close(self) -> None:
-        """Flush and release the journal."""
+        """Flush and release the journal, close the mirror."""
         self._journal.close()
+        self._columns.close()
 
 
 @contextmanager

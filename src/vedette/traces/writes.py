@@ -53,11 +53,9 @@ class TraceWrites:
         self._up_to_date = up_to_date
         self._revising = threading.Lock()
 
-    def append_spans(
-        self, experiment_id: str, body: bytes, run_id: str | None = None
-    ) -> Future[Position]:
-        """Journal spans (an OTLP request that was checked); resolves when they are durable."""
-        return self._append("spans", {"experiment_id": experiment_id, "run_id": run_id}, body)
+    def log_spans(self, experiment_id: str, body: bytes) -> None:
+        """Add spans: an OTLP request that was checked."""
+        self._write("spans", {"experiment_id": experiment_id, "run_id": None}, body)
 
     def append_start(self, header: TraceHeader) -> Future[Position]:
         """`start_trace` without the wait; resolves when it is durable."""
@@ -200,9 +198,9 @@ class TraceWrites:
         if index.execute(_SQL["trace_exists"], {"trace_id": trace_id}).fetchone() is None:
             raise MlflowException(f"Trace with ID '{trace_id}' not found.", RESOURCE_DOES_NOT_EXIST)
 
-    def _write(self, kind: str, fields: dict[str, Any]) -> None:
+    def _write(self, kind: str, fields: dict[str, Any], body: bytes = b"") -> None:
         try:
-            self._append(kind, fields).result()
+            self._append(kind, fields, body).result()
         except (JournalFull, JournalUnavailable) as error:
             raise unavailable(error) from error
 
