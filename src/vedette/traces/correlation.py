@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 
 from mlflow.store.analytics.trace_correlation import TraceCorrelationCounts
 
 from vedette.traces.filters import Sql, TraceFilter, in_list, prepare
+from vedette.traces.search import ContentCheck
 
 _COUNTS = """
 WITH
@@ -25,20 +27,40 @@ FROM marked"""
 def correlation_counts(
     connection: sqlite3.Connection,
     experiment_ids: Sequence[int],
-    base: TraceFilter,
-    one: TraceFilter,
-    two: TraceFilter,
+    filters: Sequence[TraceFilter],
+    checks: Sequence[ContentCheck],
 ) -> TraceCorrelationCounts:
-    """Among the experiments' traces that satisfy ``base``: how many there are, how many satisfy
-    ``one``, how many ``two``, and how many both."""
+    """Among the experiments' traces that satisfy the first filter: how many there are, how many
+    satisfy the second, how many the third, and how many both.
+
+    Args:
+        filters: three filters.
+        checks: for each of them, tells for which traces its span part holds.
+    """
     prepare(connection)
     scope = in_list("t.experiment_id", experiment_ids)
-    parts: list[Sql] = [one.where(), two.where(), base.where()]
-    query = _COUNTS.format(
-        scope=scope.text, one=parts[0].text, two=parts[1].text, base=parts[2].text
+    base, one, two = (
+        _settled(connection, scope, compiled, check)
+        for compiled, check in zip(filters, checks, strict=True)
     )
-    params = tuple(param for part in parts for param in (*scope.params, *part.params))
+    query = _COUNTS.format(scope=scope.text, one=one.text, two=two.text, base=base.text)
+    params = tuple(param for part in (one, two, base) for param in (*scope.params, *part.params))
     total, first, second, joint = connection.execute(query, params).fetchone()
     return TraceCorrelationCounts(
         total_count=total, filter1_count=first, filter2_count=second, joint_count=joint
     )
+
+
+def _settled(
+    connection: sqlite3.Connection, scope: Sql, compiled: TraceFilter, check: ContentCheck
+) -> Sql:
+    """A filter's condition; if it compares span content, the list of the traces that pass."""
+    where = compiled.where()
+    if compiled.spans is None:
+        return where
+    rows = connection.execute(
+        f"SELECT t.id FROM traces t WHERE {scope.text} AND {where.text}",
+        (*scope.params, *where.params),
+    )
+    passed = json.dumps(list(check([row[0] for row in rows])))
+    return Sql("t.id IN (SELECT value FROM json_each(?))", (passed,))

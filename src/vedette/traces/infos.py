@@ -59,15 +59,47 @@ def marks(values: Sequence[Any]) -> str:
 
 
 def trace_infos(connection: sqlite3.Connection, ids: Sequence[int]) -> list[TraceInfo]:
-    """The traces with these row ids (``traces.id``), in this order; ids that are gone are left out.
+    """The traces with these row ids (``traces.id``), in this order, as far as they are there."""
+    found = infos_by_row(connection, ids)
+    return [found[row] for row in ids if row in found]
 
-    Four queries per 500 traces.
-    """
+
+def infos_by_row(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, TraceInfo]:
+    """The traces with these row ids (``traces.id``): four queries per 500 of them."""
     found: dict[int, TraceInfo] = {}
     for part in chunks(ids):
-        for row, info in _load(connection, part):
-            found[row] = info
-    return [found[row] for row in ids if row in found]
+        found.update(_load(connection, part))
+    return found
+
+
+def trace_rows(
+    connection: sqlite3.Connection, trace_ids: Sequence[str], experiment_ids: Iterable[int] | None
+) -> list[int]:
+    """The row ids of these traces, in this order, as far as they are there.
+
+    Args:
+        experiment_ids: only traces in these experiments; None for any.
+    """
+    wanted = None if experiment_ids is None else set(experiment_ids)
+    rows: dict[str, int] = {}
+    for part in chunks(trace_ids):
+        query = f"SELECT trace_id, id, experiment_id FROM traces WHERE trace_id IN {marks(part)}"
+        for trace_id, row, experiment_id in connection.execute(query, part):
+            if wanted is None or experiment_id in wanted:
+                rows[trace_id] = row
+    return [rows[trace_id] for trace_id in trace_ids if trace_id in rows]
+
+
+def find_assessment(
+    connection: sqlite3.Connection, trace_id: str, assessment_id: str
+) -> Assessment | None:
+    """An assessment of a trace, if it is there."""
+    query = (
+        f"SELECT {', '.join(f'a.{column}' for column in _ASSESSMENT_COLUMNS)} FROM assessments a"
+        " JOIN traces t ON t.id = a.trace WHERE a.assessment_id = ? AND t.trace_id = ?"
+    )
+    values = connection.execute(query, (assessment_id, trace_id)).fetchone()
+    return None if values is None else _assessment(values, trace_id)
 
 
 def _load(connection: sqlite3.Connection, ids: Sequence[int]) -> Iterable[tuple[int, TraceInfo]]:
@@ -103,10 +135,14 @@ def _assessments(
         f" WHERE trace IN {marks(ids)} ORDER BY trace, created_timestamp, rowid"
     )
     for trace, *values in connection.execute(query, ids):
-        row: Any = dict(zip(_ASSESSMENT_COLUMNS, values, strict=True))
-        row["trace_id"] = trace_ids[trace]
-        entities[trace].append(assessment_entity(row))
+        entities[trace].append(_assessment(values, trace_ids[trace]))
     return entities
+
+
+def _assessment(values: Sequence[Any], trace_id: str) -> Assessment:
+    row: Any = dict(zip(_ASSESSMENT_COLUMNS, values, strict=True))
+    row["trace_id"] = trace_id
+    return assessment_entity(row)
 
 
 def _trace_info(

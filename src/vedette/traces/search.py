@@ -43,13 +43,13 @@ class Search:
         filter: the conditions.
         experiment_ids: the experiments to search; None for all.
         order: how to sort.
-        content_check: needed when ``filter.spans`` is set.
+        content_check: tells for which traces ``filter.spans`` holds.
     """
 
     filter: TraceFilter
     experiment_ids: Sequence[int] | None
     order: Order
-    content_check: ContentCheck | None = None
+    content_check: ContentCheck
 
 
 def page(connection: sqlite3.Connection, search: Search, offset: int, limit: int) -> list[int]:
@@ -66,12 +66,8 @@ def page(connection: sqlite3.Connection, search: Search, offset: int, limit: int
     return _with_content(finder, search.content_check, offset, limit)
 
 
-def _with_content(
-    finder: _Finder, check: ContentCheck | None, offset: int, limit: int
-) -> list[int]:
+def _with_content(finder: _Finder, check: ContentCheck, offset: int, limit: int) -> list[int]:
     """As `page`, keeping the traces whose span content passes; reads no more than it must."""
-    if check is None:
-        raise ValueError("a filter on span content needs a way to compare content")
     kept: list[int] = []
     start, size = 0, 5 * CONTENT_BATCH
     while True:

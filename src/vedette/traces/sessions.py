@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from mlflow.genai.scorers.online.entities import CompletedSession
 
 from vedette.traces.filters import Sql, TraceFilter, prepare
+from vedette.traces.search import ContentCheck
 
 _STATISTICS = """
 SELECT t.session_id, min(t.timestamp_ms) AS first_ms, max(t.timestamp_ms) AS last_ms
@@ -22,9 +24,9 @@ _RECENT = """
 SELECT DISTINCT r.session_id FROM traces r INDEXED BY traces_by_time
 WHERE r.experiment_id = ? AND r.timestamp_ms >= ? AND r.session_id IS NOT NULL"""
 
-# Of the recent sessions, those whose first trace passes a filter (any of them if several are first)
-_BEGUN_BY = """
-SELECT t.session_id FROM traces t
+# The first traces (all that are, if they are of the same time) of recent sessions, past a filter
+_FIRST = """
+SELECT t.id, t.session_id FROM traces t
 JOIN (
   SELECT f.session_id, min(f.timestamp_ms) AS first_ms FROM traces f
   WHERE f.experiment_id = ? AND f.session_id IN ({recent})
@@ -40,12 +42,14 @@ def completed_sessions(
     max_last_ms: int,
     max_results: int | None,
     first_trace: TraceFilter,
+    content_check: ContentCheck,
 ) -> list[CompletedSession]:
     """Sessions of an experiment whose newest trace is in ``[min_last_ms, max_last_ms]``.
 
     Args:
         max_results: None for all.
         first_trace: what the session's first trace must satisfy.
+        content_check: tells for which traces the filter's span part holds.
 
     Returns:
         By time of the newest trace, then session id.
@@ -54,10 +58,15 @@ def completed_sessions(
     sessions = Sql(_RECENT, (experiment_id, min_last_ms))
     if first_trace.conditions:
         where = first_trace.where()
-        sessions = Sql(
-            _BEGUN_BY.format(recent=sessions.text, where=where.text),
+        first = connection.execute(
+            _FIRST.format(recent=sessions.text, where=where.text),
             (experiment_id, *sessions.params, experiment_id, *where.params),
-        )
+        ).fetchall()
+        if first_trace.spans is not None:
+            passed = set(content_check([trace for trace, _ in first]))
+            first = [(trace, session) for trace, session in first if trace in passed]
+        names = json.dumps(list({session for _, session in first}))
+        sessions = Sql("SELECT value FROM json_each(?)", (names,))
     rows = connection.execute(
         _STATISTICS.format(sessions=sessions.text),
         (experiment_id, *sessions.params, max_last_ms, -1 if max_results is None else max_results),
