@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from mlflow.entities import Trace
 from mlflow.store.tracking.dbmodels.models import SqlOnlineScoringConfig
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -54,7 +53,7 @@ def unit(number: int, outputs: Any = "fine") -> Unit:
             "request_time": "2024-01-01T00:00:00Z",
             "state": "OK",
         },
-        "data": {"spans": [{**SPAN, "attributes": attributes}]},
+        "spans": [{**SPAN, "attributes": attributes}],
     }
     return Unit(trace_id, json.dumps(trace).encode())
 
@@ -101,16 +100,21 @@ def spans_record(
     return Record("spans", now, {"experiment_id": experiment_id}, request.SerializeToString())
 
 
-class MadeTraces:
-    """Whole traces, made from their ids: what is in them doesn't matter here."""
+class MadeSpans:
+    """Contents of spans, made from the traces' ids: the number as the root's inputs."""
 
-    def batch(self, trace_ids: Sequence[str]) -> list[Trace]:
-        return [
-            Trace.from_json(unit(trace_number(trace_id)).payload.decode()) for trace_id in trace_ids
-        ]
+    def __init__(self, index: TraceIndex) -> None:
+        self._index = index
 
-    def matching_spans(self, compiled: object, rows: Sequence[int]) -> Sequence[int]:
-        raise NotImplementedError
+    def of(self, rows: Sequence[int]) -> dict[int, list[str]]:
+        found = self._index.connection().execute(
+            "SELECT id, trace_id FROM traces WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(rows)),),
+        )
+        return {
+            row: [json.dumps(json.loads(unit(trace_number(trace_id)).payload)["spans"][0])]
+            for row, trace_id in found
+        }
 
 
 def make_control_database(path: Path) -> None:
@@ -145,7 +149,9 @@ class Plane:
         ]
         self.index = TraceIndex(self.settings.index_path)
         self.store = SqlAlchemyStore(self.settings.control_uri, str(data / "artifacts"))
-        self.scoring = Scoring(self.settings, self.index, MadeTraces(), self.engine_journal)
+        self.scoring = Scoring(
+            self.settings, self.index, MadeSpans(self.index), self.engine_journal
+        )
 
     def close(self) -> None:
         self.scoring.close()

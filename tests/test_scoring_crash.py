@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from scoring_support import MadeTraces, Plane, make_control_database, spans_record, trace_number
+from scoring_support import MadeSpans, Plane, make_control_database, spans_record, trace_number
 from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Position
 from vedette.scoring.runner import Scoring
@@ -29,7 +29,7 @@ def engine(data: Path) -> None:
     index = TraceIndex(settings.index_path)
     journal = JournalWriter(settings.engine_journal)
     readers = [JournalReader(settings.server_journal), JournalReader(settings.engine_journal)]
-    scoring = Scoring(settings, index, MadeTraces(), journal)
+    scoring = Scoring(settings, index, MadeSpans(index), journal)
     while True:
         index.catch_up(readers)
         if not scoring.tick():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from mlflow.genai.scorers import Scorer, scorer
 from vedette.intake.records import AssessmentRow
 from vedette.scoring.call import ScorerCall
 from vedette.scoring.inputs import scorer_arguments
+from vedette.scoring.payloads import payload
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,7 +112,20 @@ def by_evaluate(function: Scorer, trace: Trace) -> list[dict[str, Any]]:
 def by_vedette(function: Scorer, trace: Trace) -> list[dict[str, Any]]:
     """The feedback that a worker makes for the same trace."""
     call = ScorerCall(json.dumps(function.model_dump()), function.name, 3)
-    return sorted(map(_told, call(trace.to_json().encode())), key=lambda one: str(one["name"]))
+    sent = payload(trace.info, _stored_contents(trace))
+    return sorted(map(_told, call(sent)), key=lambda one: str(one["name"]))
+
+
+def _stored_contents(trace: Trace) -> list[str]:
+    """What the stock store has of the spans, which is what ours has."""
+    path = mlflow.get_tracking_uri().removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(path)) as store:
+        found = store.execute(
+            "SELECT content FROM spans WHERE trace_id = ?"
+            " ORDER BY parent_span_id IS NOT NULL, start_time_unix_nano",
+            (trace.info.trace_id,),
+        )
+        return [content for (content,) in found]
 
 
 def _told(row: AssessmentRow) -> dict[str, Any]:

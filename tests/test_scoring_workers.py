@@ -13,11 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
-from mlflow.entities import Trace
-from mlflow.entities.span import Span
 
 from scoring_support import code, unit
 from vedette.scoring.active import ActiveScorer
+from vedette.scoring.inputs import read_payload
 from vedette.scoring.pool import Outcome, WorkerPool, WorkersUnavailable
 
 HEALTHY = code("return inputs", name="healthy")
@@ -48,8 +47,7 @@ def run(pool: WorkerPool, scorer: ActiveScorer, *numbers: int) -> list[Outcome]:
 
 
 def test_the_test_trace_is_one() -> None:
-    trace = Trace.from_json(unit(7).payload.decode())
-    assert isinstance(trace.data.spans[0], Span)
+    trace = read_payload(unit(7).payload)
     assert trace.data.spans[0].inputs == 7
 
 

@@ -26,7 +26,7 @@ class ActiveScorer:
     """A started scorer in its latest version.
 
     ``sample_rate`` is in (0, 1]; ``serialized`` is MLflow's JSON of the scorer, which may hold code
-    and is deserialised in workers only.
+    and is deserialised in workers only; ``artifact_location`` is the experiment's.
     """
 
     experiment_id: str
@@ -35,6 +35,7 @@ class ActiveScorer:
     serialized: str
     sample_rate: float
     filter_string: str | None = None
+    artifact_location: str = ""
 
     @property
     def key(self) -> str:
@@ -113,9 +114,15 @@ class ActiveScorers:
                 f"can't read the scorers from {self._engine.url!r}: {error}"
             ) from error
         found: dict[str, ActiveScorer] = {}
-        for experiment_id, name, version, serialized, rate, filter_string in rows:
+        for experiment_id, name, version, serialized, rate, filter_string, location in rows:
             scorer = ActiveScorer(
-                str(experiment_id), name, version, serialized, rate, filter_string or None
+                experiment_id=str(experiment_id),
+                name=name,
+                version=version,
+                serialized=serialized,
+                sample_rate=rate,
+                filter_string=filter_string or None,
+                artifact_location=location or "",
             )
             found[scorer.key] = scorer
         return list(found.values())

@@ -2,9 +2,10 @@
 
 -- name: active_scorers
 SELECT s.experiment_id, s.scorer_name, v.scorer_version, v.serialized_scorer,
-  c.sample_rate, c.filter_string
+  c.sample_rate, c.filter_string, e.artifact_location
 FROM online_scoring_configs c
 JOIN scorers s ON s.scorer_id = c.scorer_id
+JOIN experiments e ON e.experiment_id = s.experiment_id
 JOIN scorer_versions v ON v.scorer_id = s.scorer_id
 WHERE c.sample_rate > 0 AND v.scorer_version = (
   SELECT MAX(latest.scorer_version) FROM scorer_versions latest WHERE latest.scorer_id = s.scorer_id

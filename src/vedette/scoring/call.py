@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from mlflow.entities import AssessmentError, Feedback, Trace
+from mlflow.entities import AssessmentError, Feedback
 from mlflow.genai.evaluation.utils import (
     add_scorer_metadata,
     make_code_type_assessment_source,
@@ -20,7 +20,7 @@ from mlflow.genai.scorers.base import Scorer, ScorerKind
 from mlflow.tracing.constant import AssessmentMetadataKey
 
 from vedette.intake.records import AssessmentRow
-from vedette.scoring.inputs import scorer_arguments
+from vedette.scoring.inputs import read_payload, scorer_arguments
 from vedette.traces.assessments import assessment_row
 
 _MESSAGE_LIMIT = 4_000  # characters of an error's message
@@ -57,12 +57,12 @@ class ScorerCall:
             AssessmentMetadataKey.SCORER_VERSION: str(version),
         }
 
-    def __call__(self, trace_json: bytes) -> list[AssessmentRow]:
+    def __call__(self, payload: bytes) -> list[AssessmentRow]:
         """The feedback on one trace, one row each. What the scorer raises becomes a row too."""
         trace_id = ""
         span_id: str | None = None
         try:
-            trace = Trace.from_json(trace_json.decode())
+            trace = read_payload(payload)
             trace_id = trace.info.trace_id
             arguments = scorer_arguments(trace)
             root = next((span for span in trace.data.spans if span.parent_id is None), None)

@@ -50,13 +50,13 @@ class FoldedUntil:
 class CompletedTrace:
     """A place in the order of completion.
 
-    ``row`` and ``trace_id`` are None when the trace has been deleted; ``of_run`` says that an
+    ``row`` is its row of ``traces``, 0 when the trace has been deleted; ``of_run`` says that an
     evaluation run made it.
     """
 
     position: int
-    row: int | None
-    trace_id: str | None
+    row: int
+    trace_id: str
     experiment_id: str
     of_run: bool
 
@@ -101,7 +101,7 @@ def completed_after(index: TraceIndex, position: int, count: int) -> list[Comple
     """The next traces in the order of completion, at most ``count``."""
     values = {"after": position, "count": count, "source_run": TraceMetadataKey.SOURCE_RUN}
     return [
-        CompletedTrace(place, row, trace_id, str(experiment_id), bool(of_run))
+        CompletedTrace(place, row or 0, trace_id or "", str(experiment_id), bool(of_run))
         for place, row, trace_id, experiment_id, of_run in index.connection().execute(
             _SQL["after"], values
         )

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from mlflow.entities import Trace
 from mlflow.genai.evaluation.entities import EvalItem
+from mlflow.tracing.otel.translation import translate_loaded_span_with_status
+
+
+def read_payload(payload: bytes) -> Trace:
+    """The trace that `vedette.scoring.payloads.payload` was made of, as it is when MLflow has read
+    it from its store and, as evaluate does, from its JSON.
+
+    That matters: it turns an expectation of 5 into 5.0, for example.
+
+    Raises:
+        Exception: of whatever kind, it can't be read.
+    """
+    stored = json.loads(payload)
+    for span in stored["spans"]:
+        translate_loaded_span_with_status(span)
+    return Trace.from_dict({"info": stored["info"], "data": {"spans": stored["spans"]}})
 
 
 def scorer_arguments(trace: Trace) -> dict[str, Any]:
     """``inputs``, ``outputs``, ``expectations`` and ``trace``, as `mlflow.genai.evaluate([trace])`
     passes them.
 
-    ``trace`` must have been read from its JSON, as evaluate does: that turns an expectation of 5
-    into 5.0, for example. Evaluate goes through pandas, which may turn None into NaN when some
+    Evaluate goes through pandas, which may turn None into NaN when some
     traces of a set have an output and some have not; one trace by itself never sees that.
     """
     root = next((span for span in trace.data.spans if span.parent_id is None), None)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
 
-from mlflow.entities import Trace
 from mlflow.exceptions import MlflowException
 
 from vedette.scoring.completion import CompletedTrace, completed_after
+from vedette.scoring.payloads import TracePayloads
 from vedette.scoring.pool import Unit, WorkerPool
 from vedette.scoring.progress import Batch, Progress
 from vedette.scoring.selection import to_score
-from vedette.traces.filters import TraceFilter
 from vedette.traces.index import TraceIndex
-
-logger = logging.getLogger(__name__)
 
 _WINDOW = 256  # completed traces looked at in one go
 _IN_FLIGHT = 1024  # traces of one scorer on their way through workers
@@ -28,26 +23,20 @@ _LOAD_TRACES = 64  # traces read at a time
 _LOAD_BYTES = 32 * 1024 * 1024  # of traces read in one go; what is beyond comes next time
 
 
-class TraceReads(Protocol):
-    """What scoring reads of traces."""
-
-    def batch(self, trace_ids: Sequence[str]) -> list[Trace]:
-        """These traces with all their spans; those that don't exist are left out."""
-
-    def matching_spans(self, compiled: TraceFilter, rows: Sequence[int]) -> Iterable[int]:
-        """Of these rows, those with a span that the filter's span part matches."""
-
-
 class Planner:
     """Gives workers what comes next."""
 
-    def __init__(self, index: TraceIndex, reads: TraceReads, pool: WorkerPool) -> None:
+    def __init__(self, index: TraceIndex, payloads: TracePayloads, pool: WorkerPool) -> None:
         self._index = index
-        self._reads = reads
+        self._payloads = payloads
         self._pool = pool
 
     def start(self, scorers: Iterable[Progress]) -> bool:
-        """Read on for every scorer that has room; True if there was something to read."""
+        """Read on for every scorer that has room; True if there was something to read.
+
+        Raises:
+            LakeUnavailable: whole traces can't be read now.
+        """
         groups: dict[int, list[Progress]] = defaultdict(list)
         for progress in scorers:
             if progress.in_flight < _IN_FLIGHT and progress.in_flight_bytes < _IN_FLIGHT_BYTES:
@@ -61,45 +50,41 @@ class Planner:
 
     def _plan(self, group: list[Progress], window: list[CompletedTrace]) -> bool:
         chosen: list[tuple[Progress, list[CompletedTrace]]] = []
-        connection = self._index.connection()
         for progress in group:
             try:
-                traces = to_score(connection, progress.scorer, window, self._reads.matching_spans)
+                traces = to_score(self._index.connection(), progress.scorer, window)
             except MlflowException as error:
                 progress.hold(f"its filter can't be used: {error.message}")
                 continue
             chosen.append((progress, traces))
-        wanted = {
-            trace.trace_id: trace.position
-            for _, traces in chosen
-            for trace in traces
-            if trace.trace_id is not None
-        }
-        units, end = self._load(dict(sorted(wanted.items(), key=lambda item: item[1])), window)
+        wanted = {trace.position: trace for _, traces in chosen for trace in traces}
+        locations = {p.scorer.experiment_id: p.scorer.artifact_location for p, _ in chosen}
+        units, end = self._load([wanted[place] for place in sorted(wanted)], locations)
+        end = window[-1].position if end is None else end
         for progress, traces in chosen:
             found = [
-                (trace.position, units[trace.trace_id])
+                (trace.position, units[trace.row])
                 for trace in traces
-                if trace.trace_id in units and trace.position <= end  # else: deleted, or too much
+                if trace.row in units and trace.position <= end  # else: deleted, or too much
             ]
             self._submit(progress, found, end)
         return bool(chosen)
 
     def _load(
-        self, wanted: Mapping[str, int], window: list[CompletedTrace]
-    ) -> tuple[dict[str, Unit], int]:
-        """The traces by id, as far as they fit, and the place up to which they are there."""
-        units: dict[str, Unit] = {}
+        self, wanted: Sequence[CompletedTrace], locations: Mapping[str, str]
+    ) -> tuple[dict[int, Unit], int | None]:
+        """The traces by row, as far as they fit; and up to which place they are there, if some had
+        to be left for next time."""
+        units: dict[int, Unit] = {}
         size = 0
-        ids = list(wanted)
-        for at in range(0, len(ids), _LOAD_TRACES):
+        for at in range(0, len(wanted), _LOAD_TRACES):
             if size > _LOAD_BYTES:
-                return units, wanted[ids[at]] - 1
-            for trace in self._reads.batch(ids[at : at + _LOAD_TRACES]):
-                unit = Unit(trace.info.trace_id, _payload(trace))
-                units[unit.trace_id] = unit
-                size += len(unit.payload)
-        return units, window[-1].position
+                return units, wanted[at].position - 1
+            ids = {trace.row: trace.trace_id for trace in wanted[at : at + _LOAD_TRACES]}
+            for row, payload in self._payloads.of(ids, locations).items():
+                units[row] = Unit(ids[row], payload)
+                size += len(payload)
+        return units, None
 
     def _submit(self, progress: Progress, found: list[tuple[int, Unit]], end: int) -> None:
         """Make batches of what was found up to the place ``end``, and hand them to workers."""
@@ -116,12 +101,3 @@ class Planner:
                 units, size = [], 0
         if not found:
             progress.batches.append(Batch(scorer, end))
-
-
-def _payload(trace: Trace) -> bytes:
-    try:
-        payload: str = trace.to_json()
-    except Exception:  # the worker then says that it can't read it: the others must go on
-        logger.exception("trace %s can't be written as JSON", trace.info.trace_id)
-        return b""
-    return payload.encode()

@@ -37,7 +37,7 @@ _CRASH_TRIES = 3  # a process may be killed by others: an impatient admin, a lac
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A trace to be scored: its id and MLflow's JSON of it."""
+    """A trace to be scored: its id, and what `vedette.scoring.payloads` makes of it."""
 
     trace_id: str
     payload: bytes

@@ -26,7 +26,8 @@ from vedette.scoring.completion import (
     oldest_after,
     stored_cursors,
 )
-from vedette.scoring.plan import Planner, TraceReads
+from vedette.scoring.payloads import SpanContents, TracePayloads
+from vedette.scoring.plan import Planner
 from vedette.scoring.pool import WorkerPool
 from vedette.scoring.progress import Progress
 from vedette.settings import Settings
@@ -43,18 +44,18 @@ class Scoring:
 
     Args:
         index: the read model, which another thread keeps up to date.
-        reads: whole traces.
+        contents: whole spans.
         journal: the engine's; scores and cursors are written to it.
     """
 
     def __init__(
-        self, settings: Settings, index: TraceIndex, reads: TraceReads, journal: JournalWriter
+        self, settings: Settings, index: TraceIndex, contents: SpanContents, journal: JournalWriter
     ) -> None:
         self._buffer_ms = int(settings.trace_completion_buffer * 1000)
         self._index = index
         self._journal = journal
         self._pool = WorkerPool(per_scorer=settings.workers, timeout=settings.scorer_timeout)
-        self._planner = Planner(index, reads, self._pool)
+        self._planner = Planner(index, TracePayloads(index, contents), self._pool)
         self._control = control_engine(settings.control_uri)
         # Not older than the buffer: a trace that arrived after start() finds its scorer known
         self._scorers = ActiveScorers(

@@ -12,7 +12,7 @@ worker in `vedette.scoring.frames` over another:
 direction          header                                        blobs
 =================  ============================================  ===================================
 engine -> worker   scorer: {serialized, name, version}           none; once, first
-engine -> worker   seconds: time limit of one call               one trace each, MLflow's JSON
+engine -> worker   seconds: time limit of one call               `payloads`, one for each trace
 worker -> engine   rows: list[AssessmentRow], milliseconds       none; one message for each trace
 =================  ============================================  ===================================
 """
