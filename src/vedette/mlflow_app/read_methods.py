@@ -76,7 +76,6 @@ class ReadMethods:
             max_results=max_results,
             order_by=order_by,
             page_token=page_token,
-            model_id=model_id,
             locations=locations,
         )
         self._locate_artifacts(infos)
@@ -125,7 +124,6 @@ class ReadMethods:
             start_time_ms=start_time_ms,
             end_time_ms=end_time_ms,
             max_results=max_results,
-            page_token=page_token,
         )
 
     def calculate_trace_filter_correlation(
