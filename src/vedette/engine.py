@@ -10,19 +10,25 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vedette.intake.journal import JournalReader, JournalWriter
-from vedette.lake.maintenance import Maintenance
+from vedette.intake.journal import (
+    JournalFull,
+    JournalReader,
+    JournalUnavailable,
+    JournalWriter,
+)
+from vedette.lake.read import SpanReader
+from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
 from vedette.pipeline import Tail
 from vedette.processes import write_state
+from vedette.scoring.active import ControlUnavailable
 from vedette.scoring.runner import Scoring
 from vedette.settings import Settings
-from vedette.traces.compose import open_reads
+from vedette.traces.contents import SpanContents
 from vedette.traces.index import TraceIndex
 
 logger = logging.getLogger(__name__)
@@ -30,6 +36,8 @@ logger = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.03
 _LONGEST_IDLE_SECONDS = 0.2
 _LONGEST_BACKOFF_SECONDS = 30.0
+# What a disk, a lake or a database that is away looks like
+_FORESEEN = (LakeUnavailable, ControlUnavailable, JournalFull, JournalUnavailable, OSError)
 
 
 class Engine:
@@ -47,12 +55,13 @@ class Engine:
             max_bytes=int(settings.journal_max_bytes),
         )
         self._lake = Lake(settings.lake_uri, settings.data / "lake.state")
-        self._tails = [
-            Tail(JournalReader(directory), self._index, self._lake)
+        journals = [
+            JournalReader(directory)
             for directory in (settings.server_journal, settings.engine_journal)
         ]
-        self._maintenance = Maintenance(settings.lake_uri)
-        self._scoring = Scoring(settings, self._index, open_reads(settings), self._journal)
+        self._tails = [Tail(journal, self._index, self._lake) for journal in journals]
+        contents = SpanContents(self._index, journals, SpanReader(self._lake.spans))
+        self._scoring = Scoring(settings, self._index, contents, self._journal)
 
     def run(self) -> None:
         """Work until asked to stop, then finish what is under way."""
@@ -61,7 +70,6 @@ class Engine:
         duties = {
             "read model": self._fold,
             "lake": self._commit,
-            "maintenance": self._maintain,
             "scoring": self._score,
         }
         threads = [
@@ -84,9 +92,7 @@ class Engine:
             try:
                 busy = duty()
             except Exception as error:
-                if name not in self._errors:
-                    logger.exception("%s: failed, will try again", name)
-                self._errors[name] = f"{type(error).__name__}: {error}"
+                self._report(name, error)
                 self._stopping.wait(backoff)
                 backoff = min(backoff * 2, _LONGEST_BACKOFF_SECONDS)
                 continue
@@ -97,6 +103,15 @@ class Engine:
             if not busy:
                 self._stopping.wait(idle)
 
+    def _report(self, name: str, error: Exception) -> None:
+        """Say once that a duty fails: in a line if that can happen, in full if it is a defect."""
+        if name not in self._errors:
+            foreseen = isinstance(error, _FORESEEN)
+            logger.error(
+                "%s: %s; will try again", name, error, exc_info=None if foreseen else error
+            )
+        self._errors[name] = str(error) or type(error).__name__
+
     def _fold(self) -> bool:
         busy = [tail.advance() for tail in self._tails]
         return any(busy)
@@ -104,11 +119,6 @@ class Engine:
     def _commit(self) -> bool:
         busy = [tail.commit_sealed(self._stopping.is_set) for tail in self._tails]
         return any(busy)
-
-    def _maintain(self) -> bool:
-        self._maintenance.tick(time.time())
-        self._stopping.wait(1.0)
-        return False
 
     def _score(self) -> bool:
         return self._scoring.tick()
