@@ -1,4 +1,4 @@
-"""The reads that people and the UI make, over HTTP."""
+"""The reads that people and MLflow's UI make, over HTTP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,51 @@ from typing import Any
 from bench.servers import Server
 
 LARGEST_PAGE = 500
-HOUR = 3600
+DAY_MS = 24 * 3600 * 1000
+
+_PERCENTILES = ("P50", "P90", "P99")
+_HOURLY = {"time_interval_seconds": 3600}
+_FEEDBACK = {"filters": ['assessment.type = "feedback"']}
+_TOOLS = {"filters": ['span.type = "TOOL"']}
+
+# What each tab of the Overview asks for when it shows the last 24 hours, recorded in a browser:
+# view, metric, aggregations, the rest of the request.
+OVERVIEW: dict[str, list[tuple[str, str, tuple[str, ...], dict[str, Any]]]] = {
+    "usage": [
+        ("TRACES", "trace_count", ("COUNT",), {**_HOURLY, "dimensions": ["trace_status"]}),
+        ("TRACES", "latency", _PERCENTILES, _HOURLY),
+        ("TRACES", "latency", ("AVG",), {}),
+        ("TRACES", "input_tokens", ("SUM",), _HOURLY),
+        ("TRACES", "output_tokens", ("SUM",), _HOURLY),
+        ("TRACES", "cache_read_input_tokens", ("SUM",), _HOURLY),
+        ("TRACES", "cache_creation_input_tokens", ("SUM",), _HOURLY),
+        ("TRACES", "total_tokens", ("SUM", "AVG"), {}),
+        ("TRACES", "total_tokens", _PERCENTILES, _HOURLY),
+        ("SPANS", "total_cost", ("SUM",), {**_HOURLY, "dimensions": ["span_model_name"]}),
+        ("SPANS", "total_cost", ("SUM",), {"dimensions": ["span_model_name"]}),
+    ],
+    "quality": [
+        (
+            "ASSESSMENTS",
+            "assessment_value",
+            ("AVG",),
+            {**_HOURLY, **_FEEDBACK, "dimensions": ["assessment_name"]},
+        ),
+        (
+            "ASSESSMENTS",
+            "assessment_count",
+            ("COUNT",),
+            {**_FEEDBACK, "dimensions": ["assessment_name", "assessment_value"]},
+        ),
+    ],
+    "tool calls": [
+        ("SPANS", "span_count", ("COUNT",), {**_TOOLS, "dimensions": ["span_name", "span_status"]}),
+        ("SPANS", "latency", ("AVG",), _TOOLS),
+        ("SPANS", "latency", ("AVG",), {**_TOOLS, "dimensions": ["span_name"]}),
+        ("SPANS", "span_count", ("COUNT",), {**_HOURLY, **_TOOLS, "dimensions": ["span_name"]}),
+        ("SPANS", "latency", ("AVG",), {**_HOURLY, **_TOOLS, "dimensions": ["span_name"]}),
+    ],
+}
 
 
 def search(
@@ -83,3 +127,10 @@ def count_spans(server: Server, experiment_id: str) -> int:
 
 def _count(points: list[Mapping[str, Any]]) -> int:
     return int(sum(point["values"]["COUNT"] for point in points))
+
+
+def overview(server: Server, experiment_id: str, tab: str, until_ms: int) -> None:
+    """Every request of one tab of the Overview, one after the other."""
+    times = {"start_time_ms": until_ms - DAY_MS, "end_time_ms": until_ms}
+    for view, metric, aggregations, more in OVERVIEW[tab]:
+        metrics(server, experiment_id, view, metric, *aggregations, **more, **times)

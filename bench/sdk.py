@@ -1,4 +1,4 @@
-"""The stock SDK end to end: how fast an application's traces arrive whole, and how many get lost."""
+"""The stock SDK end to end: how fast an application's traces arrive whole, how many get lost."""
 
 from __future__ import annotations
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bench.json_client import JsonClient
 from bench.processes import end, tree
 
 READY_SECONDS = 240.0  # four workers that import mlflow on a busy machine take long
 _BIN = Path(sys.executable).parent
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     """A running server."""
 
@@ -37,13 +37,14 @@ class Server:
         """Of the process at the top of the tree."""
         return self.process.pid
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """A JSON request to the server.
+    @cached_property
+    def client(self) -> JsonClient:
+        """For the main thread."""
+        return JsonClient(self.url)
 
-        Raises:
-            urllib.error.HTTPError: the server did not answer 2xx.
-        """
-        return call(method, self.url + path, body)
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """A JSON request to the server; raises as `JsonClient.call` does."""
+        return self.client.call(method, path, body)
 
     def create_experiment(self, name: str) -> str:
         """The id of a new experiment."""
@@ -73,22 +74,6 @@ class Server:
 def drained(health: Mapping[str, Any]) -> bool:
     """Whether Vedette's journals hold nothing that the lake lacks."""
     return int(health["journal"]["backlog_bytes"]) == 0
-
-
-def call(method: str, url: str, body: Mapping[str, Any] | None = None, timeout: float = 300) -> Any:
-    """A JSON request.
-
-    Raises:
-        urllib.error.HTTPError: the server did not answer 2xx.
-    """
-    request = urllib.request.Request(
-        url,
-        method=method,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=timeout) as answer:
-        return json.loads(answer.read() or b"null")
 
 
 def free_port() -> int:
