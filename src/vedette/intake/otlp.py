@@ -28,6 +28,7 @@ JSON = "application/json"
 _LATEST_NS = 2**63 - 1
 _MESSAGES = 3  # reasons told of one request
 _NESTING = 100  # of JSON; protobuf's own limit for values within values
+_MEMBERS = 64  # of a gzip body; each costs a copy of what follows, and clients send one
 
 
 class RequestRefused(Exception):
@@ -48,6 +49,11 @@ class ParsedRequest:
     message: str  # why spans were rejected, for people
 
 
+def media_type(content_type: str) -> str:
+    """``Application/JSON; charset=utf-8`` -> ``application/json``."""
+    return content_type.partition(";")[0].strip().lower()
+
+
 def parse_request(
     body: bytes, content_type: str, content_encoding: str, max_bytes: int
 ) -> ParsedRequest:
@@ -62,14 +68,14 @@ def parse_request(
     Raises:
         RequestRefused: 400 malformed, 413 too large, 415 neither protobuf nor JSON.
     """
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type not in (PROTOBUF, JSON):
+    kind = media_type(content_type)
+    if kind not in (PROTOBUF, JSON):
         raise RequestRefused(
             415, f"Content-Type is {content_type or 'missing'}: send {PROTOBUF} or {JSON}"
         )
     data = _decompress(body, content_encoding.strip().lower(), max_bytes)
     rejections: list[str] = []
-    if media_type == JSON:
+    if kind == JSON:
         request = _parse_json(data, rejections)
         data = b""
     else:
@@ -109,8 +115,11 @@ def _problem(span: Span) -> str | None:
         return "span_id must be 8 bytes, not all zero"
     if len(span.parent_span_id) not in (0, 8):
         return "parent_span_id must be 8 bytes, or empty"
-    if span.start_time_unix_nano > _LATEST_NS or span.end_time_unix_nano > _LATEST_NS:
-        return "its time is after the year 2262: times are nanoseconds since 1970"
+    times = [span.start_time_unix_nano, span.end_time_unix_nano]
+    if span.events:
+        times += [event.time_unix_nano for event in span.events]
+    if max(times) > _LATEST_NS:
+        return "a time of it is after the year 2262: times are nanoseconds since 1970"
     return None
 
 
@@ -126,11 +135,12 @@ def _decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if encoding in ("", "identity"):
         data = body
     elif encoding in ("gzip", "deflate"):
-        data = _inflate(body, zlib.MAX_WBITS | 32, max_bytes + 1)
-        if data is None and encoding == "deflate":  # some clients send it without zlib's header
-            data = _inflate(body, -zlib.MAX_WBITS, max_bytes + 1)
-        if data is None:
+        inflated = _inflate(body, zlib.MAX_WBITS | 32, max_bytes + 1)
+        if inflated is None and encoding == "deflate":  # some clients send no zlib header
+            inflated = _inflate(body, -zlib.MAX_WBITS, max_bytes + 1)
+        if inflated is None:
             raise RequestRefused(400, f"the body is not {encoding}, as Content-Encoding says")
+        data = inflated
     else:
         raise RequestRefused(
             415, f"Content-Encoding {encoding} is not supported: use gzip, deflate or none"
@@ -141,9 +151,14 @@ def _decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def _inflate(body: bytes, window_bits: int, most: int) -> bytes | None:
-    """Decompress all members of ``body``; None if it isn't compressed data, or not whole."""
+    """Decompress all members of ``body``; None if it isn't compressed data, or not whole.
+
+    Stops at ``most`` bytes.
+    """
     data = b""
-    while body:
+    if not body:
+        return data
+    for _ in range(_MEMBERS):
         stream = zlib.decompressobj(window_bits)
         try:
             data += stream.decompress(body, most - len(data))
@@ -154,7 +169,9 @@ def _inflate(body: bytes, window_bits: int, most: int) -> bytes | None:
         if not stream.eof:
             return None
         body = stream.unused_data
-    return data
+        if not body:
+            return data
+    return None
 
 
 def _parse_json(data: bytes, rejections: list[str]) -> ExportTraceServiceRequest:
