@@ -1,143 +1,315 @@
-"""Read spans by trace from the lake: the files that can hold them, found by their statistics."""
+"""Read spans' content back from the lake: by trace id, and by what they contain."""
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
+import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
+from vedette.intake.spans import DecodedSpan, Resource
 from vedette.lake.files import DataFile, active_files
-from vedette.lake.schemas import SPANS, lake_trace_id, mlflow_trace_id
-from vedette.lake.storage import lake_errors
+from vedette.lake.schemas import lake_trace_id, mlflow_trace_id
+from vedette.lake.storage import LakeUnavailable, lake_errors
 from vedette.lake.table import LakeTable
 
-_COLUMNS = [
-    "record_id",
-    "trace_id",
-    "span_id",
-    "parent_span_id",
-    "name",
-    "start_time_unix_nano",
-    "end_time_unix_nano",
-    "status",
-    "attributes",
-    "events",
-    "links",
-    "received_at",
-]
-_ATTEMPTS = 3
+_THREADS = 2
+_MEMORY = "256MB"
+_ATTEMPTS = 4
+# A handle gets slower with age, see `vedette.lake.table`.
+_REFRESHES_PER_HANDLE = 25
+# DuckDB keeps the metadata of the files it has read, about so much of it; beyond a limit we start
+# again with a new database.
+_CACHED_BYTES_PER_FILE = 64 << 10
+_CACHED_SHARE_OF_FILE = 1 / 32
+_CACHED_BYTES = 96 << 20
 
-SpanRow = dict[str, Any]
+_CONTENT = """
+    trace_id, span_id, record_id, epoch_ms(received_at), parent_span_id, name, kind,
+    start_time_unix_nano, end_time_unix_nano, status.code, status.message, trace_state, flags,
+    attributes, dropped_attributes_count, events, dropped_events_count, links, dropped_links_count,
+    span_type, model_name, model_provider, resource.attributes, resource.dropped_attributes_count,
+    resource_schema_url, service_name, instrumentation_scope.name, instrumentation_scope.version,
+    instrumentation_scope.attributes, instrumentation_scope.dropped_attributes_count,
+    span_schema_url
+"""
+
+# Traces with a span whose newest version matches.
+_MATCHING = """
+    WITH matched AS (
+      SELECT trace_id, span_id, record_id FROM {spans}
+      WHERE received_at >= make_timestamptz({received_from}) AND ({predicate})
+    ), newest AS (
+      SELECT trace_id, span_id, max(record_id) AS record_id FROM {spans}
+      WHERE trace_id IN (SELECT trace_id FROM matched)
+      GROUP BY trace_id, span_id
+    )
+    SELECT DISTINCT trace_id FROM matched JOIN newest USING (trace_id, span_id, record_id)
+"""
 
 
-class Wanted(NamedTuple):
-    """A trace and when its first and last spans arrived, in milliseconds since the epoch."""
+class TraceRequest(NamedTuple):
+    """A trace to read, and when its spans arrived: what its files are found by."""
 
-    trace_id: str
-    received_min_ms: int
-    received_max_ms: int
+    trace_id: str  # as MLflow has it: "tr-" + 32 hex
+    received_from_ms: int
+    received_to_ms: int
+
+
+class StoredSpan(NamedTuple):
+    """A span as the lake holds it.
+
+    Of ``span`` the content is filled in, not what only the read model needs (usage, cost,
+    previews, session, user, tags).
+    """
+
+    received_ms: int
+    span: DecodedSpan
 
 
 class SpanReader:
-    """Reads the spans table from any thread. Holds a version of it until `refresh`."""
+    """Reads the spans table; for any number of threads."""
 
     def __init__(self, table: LakeTable) -> None:
-        self._table = table
+        self._lake_table = table
         self._lock = threading.Lock()
-        self._handle: DeltaTable | None = None
-        self._files: list[DataFile] = []
-        self._database = duckdb.connect(config={"threads": 2, "memory_limit": "512MB"})
-        self._local = threading.local()
+        self._table: DeltaTable | None = None
+        self._refreshes = 0
+        self._covered: dict[str, int] = {}
+        self._snapshot = _Snapshot(-1, [])
+        self._databases = _Databases()
 
     def refresh(self) -> None:
-        """Go to the table's newest version.
+        """Take the table's newest version as the snapshot that is read.
 
         Raises:
             LakeUnavailable: the table can't be read now.
         """
-        with self._lock, lake_errors(f"reading {self._table.storage.uri}"):
-            if self._handle is None:
-                self._handle = self._table.open()
-            else:
-                before = self._handle.version()
-                self._handle.update_incremental()
-                if self._handle.version() == before:
-                    return
-            self._files = active_files(self._handle, SPANS)
+        with self._lock:
+            self._refresh()
 
-    def read_spans(self, wanted: Sequence[Wanted]) -> dict[str, list[SpanRow]]:
-        """The spans of these traces, as far as this version has them, by trace id.
-
-        Of a span that was sent again the newest version is given. A row has the columns
-        ``trace_id`` (bare OTel hex), ``span_id``, ``parent_span_id``, ``name``,
-        ``start_time_unix_nano``, ``end_time_unix_nano``, ``status``, ``attributes``, ``events``,
-        ``links`` and ``record_id``.
+    def cover(self, journal_id: str, segment: int) -> None:
+        """Make sure that the snapshot has what was committed of a journal up to ``segment``.
 
         Raises:
             LakeUnavailable: the table can't be read now.
         """
-        if self._handle is None:
-            self.refresh()
-        with lake_errors(f"reading {self._table.storage.uri}"):
-            for attempt in range(_ATTEMPTS):
-                try:
-                    rows = self._read(wanted)
-                    break
-                except (FileNotFoundError, duckdb.IOException):
-                    # Compaction has replaced the file and vacuum removed it since
-                    if attempt == _ATTEMPTS - 1:
-                        raise
-                    self.refresh()
-        newest: dict[tuple[str, str], SpanRow] = {}
+        with self._lock:
+            if self._covered.get(journal_id, -1) < segment:
+                self._refresh()
+                self._covered[journal_id] = segment
+
+    def read_spans(self, requests: Sequence[TraceRequest]) -> dict[str, list[StoredSpan]]:
+        """The spans of traces, by trace id, each span once (its newest version), in no order.
+
+        Traces of which the snapshot has nothing are left out.
+
+        Raises:
+            LakeUnavailable: the table can't be read now.
+        """
+        ids = {lake_trace_id(request.trace_id) for request in requests}
+        rows = self._query(
+            lambda snapshot: snapshot.files_of(requests),
+            lambda cursor, spans: cursor.execute(
+                f"SELECT {_CONTENT} FROM {spans} WHERE trace_id IN (SELECT unnest($ids))"
+                if len(ids) > 1
+                else f"SELECT {_CONTENT} FROM {spans} WHERE trace_id = $ids[1]",
+                {"ids": list(ids)},
+            ).fetchall(),
+        )
+        newest: dict[tuple[str, str], tuple[Any, ...]] = {}
         for row in rows:
-            key = (row["trace_id"], row["span_id"])
-            if key not in newest or newest[key]["record_id"] < row["record_id"]:
+            key = row[:2]
+            if key not in newest or newest[key][2] < row[2]:
                 newest[key] = row
-        found: dict[str, list[SpanRow]] = defaultdict(list)
+        found: dict[str, list[StoredSpan]] = {}
         for row in newest.values():
-            found[mlflow_trace_id(row["trace_id"])].append(row)
+            span = _span(row)
+            found.setdefault(span.trace_id, []).append(StoredSpan(row[3], span))
         return found
 
-    def _read(self, wanted: Sequence[Wanted]) -> list[SpanRow]:
-        ids = {lake_trace_id(one.trace_id): one for one in wanted}
-        paths = [file.path for file in self._files if _may_hold(file, ids.items())]
-        if not paths:
-            return []
-        local = self._table.storage.local
-        if local is None:
-            filesystem = self._table.storage.filesystem()
-            condition = [("trace_id", "in", list(ids))]
-            tables = [
-                pq.read_table(path, columns=_COLUMNS, filters=condition, filesystem=filesystem)
-                for path in paths
-            ]
-            return list(pa.concat_tables(tables).to_pylist())
-        found = self._cursor().sql(
-            f"SELECT {', '.join(_COLUMNS)} FROM read_parquet($paths, hive_partitioning = false) "
-            "WHERE trace_id IN (SELECT unnest($ids))",
-            params={"paths": [str(local / path) for path in paths], "ids": list(ids)},
+    def matching_traces(
+        self, predicate_sql: str, parameters: Sequence[Any], received_from_ms: int | None = None
+    ) -> set[str]:
+        """Ids of the traces that have a span for which a condition holds.
+
+        Args:
+            predicate_sql: a DuckDB condition on the columns of the spans table, with ``?`` for
+                parameters. It is part of the statement: never put a user's text in it.
+            parameters: values of the ``?``.
+            received_from_ms: leave out spans that arrived earlier (milliseconds since the epoch).
+
+        Raises:
+            LakeUnavailable: the table can't be read now.
+        """
+        received_from = received_from_ms or 0
+        rows = self._query(
+            lambda snapshot: snapshot.files_since(received_from),
+            lambda cursor, spans: cursor.execute(
+                _MATCHING.format(
+                    spans=spans, predicate=predicate_sql, received_from=received_from * 1000
+                ),
+                list(parameters),
+            ).fetchall(),
         )
-        rows: list[SpanRow] = found.to_arrow_table().to_pylist()
-        return rows
+        return {mlflow_trace_id(trace_id) for (trace_id,) in rows}
 
-    def _cursor(self) -> duckdb.DuckDBPyConnection:
-        cursor: duckdb.DuckDBPyConnection | None = getattr(self._local, "cursor", None)
-        if cursor is None:
-            cursor = self._local.cursor = self._database.cursor()
-        return cursor
+    def _refresh(self) -> None:
+        with lake_errors(f"reading the log of {self._lake_table.storage.uri}"):
+            if self._table is None or self._refreshes >= _REFRESHES_PER_HANDLE:
+                self._table, self._refreshes = self._lake_table.open_existing(), 0
+            else:
+                self._refreshes += 1
+                self._table.update_incremental()
+            version = -1 if self._table is None else self._table.version()
+            if self._table is not None and version != self._snapshot.version:
+                files = active_files(self._table, self._lake_table.spec)
+                self._snapshot = _Snapshot(version, files)
+
+    def _query(
+        self,
+        choose: Callable[[_Snapshot], list[DataFile]],
+        run: Callable[[duckdb.DuckDBPyConnection, str], list[tuple[Any, ...]]],
+    ) -> list[tuple[Any, ...]]:
+        """Run a query over the chosen files; again on a newer snapshot if one has vanished."""
+        for attempt in range(_ATTEMPTS):
+            files = choose(self._snapshot)
+            if not files:
+                return []
+            try:
+                with self._databases.cursor(files) as cursor:
+                    return run(cursor, self._bind(cursor, files))
+            except (duckdb.IOException, FileNotFoundError) as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise LakeUnavailable(
+                        f"reading {self._lake_table.storage.uri} failed: {error}"
+                    ) from error
+                with self._lock:
+                    self._table = None
+                    self._refresh()
+        raise AssertionError("unreachable")
+
+    def _bind(self, cursor: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> str:
+        """Make the files known to the cursor; returns what to select from."""
+        storage = self._lake_table.storage
+        if storage.local is not None:
+            paths = [str(storage.local / file.path) for file in files]
+            cursor.execute("SET VARIABLE paths = $paths", {"paths": paths})
+            return "read_parquet(getvariable('paths'), hive_partitioning = false)"
+        dataset = ds.dataset(
+            [file.path for file in files],
+            schema=self._lake_table.spec.file_schema,
+            filesystem=storage.filesystem(),
+            format="parquet",
+        )
+        cursor.register("spans", dataset)
+        return "spans"
 
 
-def _may_hold(file: DataFile, wanted: Iterable[tuple[str, Wanted]]) -> bool:
-    return any(
-        (file.key_min is None or file.key_min <= lake_id)
-        and (file.key_max is None or lake_id <= file.key_max)
-        and (file.received_min is None or file.received_min <= one.received_max_ms)
-        and (file.received_max is None or one.received_min_ms <= file.received_max)
-        for lake_id, one in wanted
+class _Snapshot:
+    """The active files of one version, with what they are chosen by."""
+
+    def __init__(self, version: int, files: list[DataFile]) -> None:
+        self.version = version
+        self._files = files
+        self._first = np.array([file.received_min or 0 for file in files], np.int64)
+        self._last = np.array(
+            [2**62 if file.received_max is None else file.received_max for file in files], np.int64
+        )
+
+    def files_of(self, requests: Sequence[TraceRequest]) -> list[DataFile]:
+        chosen: dict[int, None] = {}
+        for trace_id, received_from, received_to in requests:
+            key = lake_trace_id(trace_id)
+            in_time = (self._first <= received_to) & (self._last >= received_from)
+            for index in np.flatnonzero(in_time).tolist():
+                file = self._files[index]
+                low, high = file.key_min, file.key_max
+                if low is None or high is None or low <= key <= high:
+                    chosen[index] = None
+        return [self._files[index] for index in chosen]
+
+    def files_since(self, received_from: int) -> list[DataFile]:
+        return [self._files[i] for i in np.flatnonzero(self._last >= received_from).tolist()]
+
+
+class _Databases:
+    """The DuckDB database that queries run in, replaced when it has cached too much."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._database: duckdb.DuckDBPyConnection | None = None
+        self._seen: set[str] = set()
+        self._cached = 0.0
+
+    @contextmanager
+    def cursor(self, files: Sequence[DataFile]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor to read ``files`` with."""
+        with self._lock:
+            if self._database is None or self._cached > _CACHED_BYTES:
+                self._database, self._seen, self._cached = _database(), set(), 0.0
+            for file in files:
+                if file.path not in self._seen:
+                    self._seen.add(file.path)
+                    self._cached += _CACHED_BYTES_PER_FILE + file.size * _CACHED_SHARE_OF_FILE
+            cursor = self._database.cursor()
+        try:
+            cursor.execute("SET TimeZone = 'UTC'")
+            yield cursor
+        finally:
+            cursor.close()
+
+
+def _database() -> duckdb.DuckDBPyConnection:
+    database = duckdb.connect(config={"threads": _THREADS, "memory_limit": _MEMORY})
+    database.execute("SET parquet_metadata_cache = true")
+    database.execute("SET enable_external_file_cache = false")
+    return database
+
+
+def _span(row: tuple[Any, ...]) -> DecodedSpan:
+    """A row of `_CONTENT` as a span."""
+    (
+        trace_id, span_id, _, _, parent, name, kind, start, end, status, message, state, flags,
+        attributes, dropped_attributes, events, dropped_events, links, dropped_links,
+        span_type, model, provider, resource_attributes, resource_dropped, resource_url, service,
+        scope_name, scope_version, scope_attributes, scope_dropped, span_url,
+    ) = row  # fmt: skip
+    return DecodedSpan(
+        trace_id=mlflow_trace_id(trace_id),
+        span_id=span_id,
+        parent_span_id=parent,
+        name=name,
+        kind=kind,
+        start_ns=start,
+        end_ns=end,
+        status_code=status.removeprefix("STATUS_CODE_"),
+        status_message=message,
+        trace_state=state,
+        flags=flags,
+        attributes=attributes,
+        dropped_attributes_count=dropped_attributes,
+        events=events,
+        dropped_events_count=dropped_events,
+        links=links,
+        dropped_links_count=dropped_links,
+        resource=Resource(
+            attributes=resource_attributes,
+            dropped_attributes_count=resource_dropped,
+            schema_url=resource_url,
+            service_name=service,
+            scope_name=scope_name,
+            scope_version=scope_version,
+            scope_attributes=scope_attributes,
+            scope_dropped_attributes_count=scope_dropped,
+            span_schema_url=span_url,
+        ),
+        span_type=span_type,
+        model_name=model,
+        model_provider=provider,
     )

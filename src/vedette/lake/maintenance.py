@@ -1,0 +1,144 @@
+"""Keep the tables small and quick: compaction, log clean-up and vacuum, on a schedule."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from vedette.lake.compaction import Compactor
+from vedette.lake.rewrite import Stopped
+from vedette.lake.storage import lake_errors
+from vedette.lake.table import LakeTable, checkpoint
+
+logger = logging.getLogger(__name__)
+
+_MERGE_SECONDS = 60.0
+_SORT_SECONDS = 600.0
+_CLEAN_SECONDS = 300.0
+_VACUUM_SECONDS = 3600.0
+_FIRST_RETRY_SECONDS = 10.0
+_LONGEST_RETRY_SECONDS = 900.0
+# The day before is sorted this long after midnight (UTC), when its last segments are committed.
+_DAY_GRACE_SECONDS = 600.0
+_CLOSE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Job:
+    """A thing to do again and again. Times are seconds since the epoch."""
+
+    name: str
+    interval: float
+    run: Callable[[float], bool]  # of the time now; returns whether there is more to do at once
+    due: float = 0.0
+    failures: int = 0
+    last_success: float | None = None
+    last_error: str | None = None
+
+
+class Maintenance:
+    """Runs the jobs of some tables, one at a time, on a thread of its own.
+
+    Run it in one process (the engine's).
+    """
+
+    def __init__(self, tables: Sequence[LakeTable], scratch: Path) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.jobs = [job for table in tables for job in _jobs(table, scratch, self._stop)]
+
+    def tick(self, now: float) -> None:
+        """Start the job that has been due longest, if none is running; returns at once.
+
+        Args:
+            now: seconds since the epoch; call this every second or so.
+        """
+        if self._stop.is_set() or (self._thread is not None and self._thread.is_alive()):
+            return
+        job = min(self.jobs, key=lambda job: job.due)
+        if job.due <= now:
+            self._thread = threading.Thread(
+                target=_run, args=(job, now), name="lake-maintenance", daemon=True
+            )
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop, and wait up to 5 seconds for the running job. Whatever it leaves is harmless."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(_CLOSE_SECONDS)
+
+
+def _run(job: Job, now: float) -> None:
+    try:
+        more = job.run(now)
+    except Stopped:
+        return
+    except Exception as error:
+        # A defect, too, must not end maintenance: the other jobs go on.
+        wait = min(_FIRST_RETRY_SECONDS * 2.0**job.failures, _LONGEST_RETRY_SECONDS)
+        job.failures += 1
+        job.due = now + wait
+        if str(error) != job.last_error:
+            logger.warning("%s: %s; trying again in %.0f s and so on", job.name, error, wait)
+        job.last_error = str(error)
+        return
+    if job.failures:
+        logger.info("%s works again", job.name)
+    job.failures, job.last_error, job.last_success = 0, None, now
+    job.due = now if more else now + job.interval
+
+
+def _jobs(table: LakeTable, scratch: Path, stop: threading.Event) -> list[Job]:
+    compactor = Compactor(table, scratch, stop)
+
+    def merge(_: float) -> bool:
+        return compactor.merge_small() is not None
+
+    def sort(now: float) -> bool:
+        today = datetime.fromtimestamp(now - _DAY_GRACE_SECONDS, UTC).date().isoformat()
+        return compactor.sort_day(today) is not None
+
+    def clean(_: float) -> bool:
+        clean_log(table)
+        return False
+
+    def vacuum(_: float) -> bool:
+        vacuum_files(table)
+        return False
+
+    return [
+        Job(f"merging small files of {table.spec.name}", _MERGE_SECONDS, merge),
+        Job(f"sorting finished days of {table.spec.name}", _SORT_SECONDS, sort),
+        Job(f"cleaning the log of {table.spec.name}", _CLEAN_SECONDS, clean),
+        Job(f"vacuuming {table.spec.name}", _VACUUM_SECONDS, vacuum),
+    ]
+
+
+def clean_log(table: LakeTable) -> None:
+    """Delete the log's files that are older than its retention and stand in a checkpoint.
+
+    Raises:
+        LakeUnavailable: try again later.
+    """
+    with lake_errors(f"cleaning the log of {table.storage.uri}"):
+        handle = table.open()
+        checkpoint(handle, table.storage)
+        handle.cleanup_metadata()
+
+
+def vacuum_files(table: LakeTable) -> int:
+    """Delete data files that have not been part of the table for its retention; returns how many.
+
+    Those that were never part of it (of a process that died between writing and committing) go by
+    their age. Only "full" finds them, and those whose removal the log has forgotten.
+
+    Raises:
+        LakeUnavailable: try again later.
+    """
+    with lake_errors(f"vacuuming {table.storage.uri}"):
+        return len(table.open().vacuum(dry_run=False, full=True))

@@ -1,0 +1,171 @@
+"""Where a table's files are: a local directory or a prefix in an object store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake.exceptions import DeltaError, DeltaProtocolError, SchemaMismatchError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow import fs
+
+_OPTION_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
+# Only where values repeat: a dictionary of prompts is built for nothing.
+_DICTIONARY_COLUMNS = [
+    "service_name",
+    "trace_id",
+    "name",
+    "kind",
+    "status.code",
+    "experiment_id",
+    "span_type",
+    "model_name",
+    "model_provider",
+    "resource.attributes",
+    "instrumentation_scope.name",
+    "target_type",
+    "target_id",
+    "annotation_type",
+    "created_by",
+    "source_type",
+]
+
+
+class LakeUnavailable(Exception):
+    """The lake can't be reached or written now; nothing is lost, try again later."""
+
+
+def storage_options(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The object store's options (endpoint, region, credentials): its own environment variables."""
+    return {k: v for k, v in environment.items() if k.startswith(_OPTION_PREFIXES)}
+
+
+@contextmanager
+def lake_errors(doing: str) -> Iterator[None]:
+    """Tell a lake that is out of reach (`LakeUnavailable`) from defects (anything else).
+
+    delta-rs has no error classes for this: what isn't known to be a defect is taken as the
+    former. A panic in it is a BaseException, which would end the engine's loop.
+    """
+    try:
+        yield
+    except (SchemaMismatchError, DeltaProtocolError):
+        raise
+    except (OSError, DeltaError) as error:
+        raise LakeUnavailable(f"{doing} failed: {_first_lines(error)}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise LakeUnavailable(f"{doing} failed inside delta-rs: {_first_lines(error)}") from error
+
+
+def _first_lines(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines[:4]) or type(error).__name__
+
+
+class Storage:
+    """The files of the table at ``uri``; paths are relative to it, as in Delta's log."""
+
+    def __init__(self, uri: str, options: Mapping[str, str] | None = None) -> None:
+        self.uri = uri.rstrip("/")
+        self.options = dict(options or {})
+        parsed = urlparse(self.uri)
+        self.local: Path | None = None
+        if parsed.scheme in ("", "file"):
+            self.local = Path(unquote(parsed.path) if parsed.scheme else self.uri)
+
+    def filesystem(self) -> fs.FileSystem:
+        """A pyarrow file system rooted at the table."""
+        if self.local is not None:
+            return fs.SubTreeFileSystem(str(self.local), fs.LocalFileSystem())
+        return fs.PyFileSystem(DeltaStorageHandler(self.uri, self.options))
+
+    def write(self, path: str, rows: pa.Table) -> int:
+        """Write a new Parquet file, durably; returns its size in bytes."""
+        target = self._place(path)
+        options = parquet_options(rows.schema)
+        if target is None:
+            buffer = pa.BufferOutputStream()
+            pq.write_table(rows, buffer, **options)
+            content = buffer.getvalue()
+            with self.filesystem().open_output_stream(path) as stream:
+                stream.write(content)
+            return int(content.size)
+        pq.write_table(rows, target, **options)
+        sync_file(target)
+        return target.stat().st_size
+
+    def adopt(self, source: Path, path: str) -> int:
+        """Make the finished local file ``source`` the table's file ``path``, durably."""
+        target = self._place(path)
+        if target is None:
+            size = source.stat().st_size
+            with self.filesystem().open_output_stream(path) as stream, source.open("rb") as file:
+                shutil.copyfileobj(file, stream, 8 << 20)
+            source.unlink()
+            return size
+        shutil.move(source, target)
+        sync_file(target)
+        return target.stat().st_size
+
+    def fetch(self, path: str, directory: Path) -> Path:
+        """A local path to read the table's file ``path`` from; object stores' are copied."""
+        if self.local is not None:
+            return self.local / path
+        target = directory / path.replace("/", "-")
+        with self.filesystem().open_input_stream(path) as stream, target.open("wb") as file:
+            shutil.copyfileobj(stream, file, 8 << 20)
+        return target
+
+    def sync_log(self, after: int, until: int) -> None:
+        """Make the commits of versions ``after`` + 1 to ``until`` durable.
+
+        delta-rs doesn't sync what it writes locally, and the journal's segment is removed once its
+        commit is done: a commit that a power cut could still undo would lose acknowledged traces.
+        """
+        for version in range(after + 1, until + 1):
+            self._sync(f"_delta_log/{version:020}.json")
+
+    def sync_checkpoint(self, version: int) -> None:
+        """Make the checkpoint of ``version`` durable."""
+        self._sync(f"_delta_log/{version:020}.checkpoint.parquet")
+        self._sync("_delta_log/_last_checkpoint")
+
+    def _sync(self, path: str) -> None:
+        if self.local is not None:
+            sync_file(self.local / path)
+
+    def _place(self, path: str) -> Path | None:
+        if self.local is None:
+            return None
+        target = self.local / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+
+def parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """How files with these columns are written, for pyarrow's Parquet writer."""
+    known = set(schema.names)
+    return {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": [c for c in _DICTIONARY_COLUMNS if c.split(".")[0] in known],
+    }
+
+
+def sync_file(path: Path) -> None:
+    """fsync a file and the directory that names it."""
+    for place in (path, path.parent):
+        descriptor = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

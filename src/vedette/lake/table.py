@@ -1,0 +1,234 @@
+"""A Delta table that sealed journal segments are appended to, each exactly once.
+
+One thread of one process appends to a table (`LakeTable` is not thread-safe). That is for speed:
+two appenders would be rejected or skipped, never doubled.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, PostCommitHookProperties, RemoveAction
+
+from vedette.lake.files import StatsCollector, add_action
+from vedette.lake.schemas import ANNOTATIONS, LOCATION, PARTITION, SPANS, TableSpec
+from vedette.lake.storage import LakeUnavailable, Storage, lake_errors, storage_options
+
+logger = logging.getLogger(__name__)
+
+# What a commit costs grows with the commits since the last checkpoint and with the handle's age:
+# 13 ms of CPU at 25, 60 at 200. A checkpoint costs about two commits.
+_COMMITS_PER_CHECKPOINT = 25
+_COMMIT_ATTEMPTS = 8
+_FIRST_RETRY_SECONDS = 0.02
+
+# Checkpoints and log clean-up happen when we say, not in the middle of a commit.
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+
+# An append lists the log (LAKE.md, trap 4), so that is kept short. Files that compaction has
+# replaced stay for the queries that still read them.
+_CONFIGURATION: dict[str, str | None] = {
+    "delta.logRetentionDuration": "interval 15 minutes",
+    "delta.deletedFileRetentionDuration": "interval 2 hours",
+}
+
+
+class Lake:
+    """The two tables of one location.
+
+    Args:
+        root: local path or URI (``s3://``, ``gs://``, ``az://``) of the lake.
+        state: local directory in which it is noted which tables are ours, so that a lake that is
+            not mounted is not taken for a new one.
+        options: the object store's options; by default those in the environment.
+    """
+
+    def __init__(self, root: str, state: Path, options: Mapping[str, str] | None = None) -> None:
+        options = storage_options() if options is None else options
+        self.spans, self.annotations = (
+            LakeTable(spec, table_storage(root, spec, options), state / f"{spec.name}.table")
+            for spec in (SPANS, ANNOTATIONS)
+        )
+
+
+def table_storage(root: str, spec: TableSpec, options: Mapping[str, str]) -> Storage:
+    """Where the table is in the lake at ``root``."""
+    return Storage(f"{root.rstrip('/')}/{LOCATION}/{spec.name}", options)
+
+
+class LakeTable:
+    """A handle on one table, opened (and created, the first time) when first used."""
+
+    def __init__(self, spec: TableSpec, storage: Storage, identity: Path) -> None:
+        self.spec = spec
+        self.storage = storage
+        self._identity = identity
+        self._table: DeltaTable | None = None
+        self._commits = 0
+
+    def append_segment(self, app_id: str, segment: int, rows: pa.Table) -> bool:
+        """Commit the rows of one sealed segment; durable when this returns.
+
+        Args:
+            app_id: the journal's id.
+            segment: the segment's number; higher than those of this journal before.
+            rows: all the segment's rows of this table, with the columns of the table's schema.
+
+        Returns:
+            False if there was nothing to do: no rows, or this segment is in the table already.
+
+        Raises:
+            LakeUnavailable: try again later, with the same rows.
+        """
+        if not rows.num_rows:
+            return False
+        with lake_errors(f"the commit of journal segment {segment} to {self.storage.uri}"):
+            try:
+                return self._append(app_id, segment, rows)
+            except BaseException:
+                self._table = None  # whatever happened, look at the log before the next attempt
+                raise
+
+    def open(self) -> DeltaTable:
+        """A new handle at the table's newest version; creates the table the first time.
+
+        Raises:
+            LakeUnavailable: the table can't be read, or is not the one that was there before.
+        """
+        with lake_errors(f"opening {self.storage.uri}"):
+            table = self.open_existing() or self._create()
+            self._remember(table)
+            return table
+
+    def open_existing(self) -> DeltaTable | None:
+        """A new handle at the table's newest version, or None if there has never been a table.
+
+        Raises:
+            LakeUnavailable: the table can't be read, or is not the one that was there before.
+        """
+        known = self._known_id()
+        with lake_errors(f"opening {self.storage.uri}"):
+            try:
+                table = DeltaTable(self.storage.uri, storage_options=self.storage.options)
+            except TableNotFoundError:
+                if known is None:
+                    return None
+                raise LakeUnavailable(
+                    f"the table {self.storage.uri} was there before and is gone. Is its disk "
+                    f"mounted? To start an empty one, remove {self._identity}."
+                ) from None
+            found = str(table.metadata().id)
+            if known is not None and known != found:
+                raise LakeUnavailable(
+                    f"{self.storage.uri} is not the table that was there before (id {found} "
+                    f"instead of {known}). If that is meant, remove {self._identity}."
+                )
+            return table
+
+    def _append(self, app_id: str, segment: int, rows: pa.Table) -> bool:
+        adds: list[AddAction | RemoveAction] = []
+        for attempt in range(_COMMIT_ATTEMPTS):
+            table = self._handle()
+            # On the handle that commits: a rival's commit after this look is a conflict.
+            done = table.transaction_version(app_id)
+            if done is not None and done >= segment:
+                return False
+            adds = adds or self._write(rows)
+            try:
+                table.create_write_transaction(
+                    adds,
+                    mode="append",
+                    schema=self.spec.schema,
+                    partition_by=[PARTITION],
+                    commit_properties=CommitProperties(
+                        app_transactions=[Transaction(app_id, segment)]
+                    ),
+                    post_commithook_properties=NO_HOOKS,
+                )
+            except (CommitFailedError, DeltaError) as error:
+                if not is_conflict(error):
+                    raise
+                logger.info("commit of segment %d met another: %s", segment, error)
+                self._table = None
+                time.sleep(_FIRST_RETRY_SECONDS * 2**attempt)
+                continue
+            before = table.version()
+            table.update_incremental()  # the commit itself leaves the handle as it was
+            self.storage.sync_log(before, table.version())
+            self._commits += 1
+            return True
+        raise LakeUnavailable(
+            f"{_COMMIT_ATTEMPTS} commits to {self.storage.uri} in a row met other writers'"
+        )
+
+    def _handle(self) -> DeltaTable:
+        if self._table is not None and self._commits >= _COMMITS_PER_CHECKPOINT:
+            checkpoint(self._table, self.storage)
+            self._table = None
+        if self._table is None:
+            self._table, self._commits = self.open(), 0
+        return self._table
+
+    def _write(self, rows: pa.Table) -> list[AddAction | RemoveAction]:
+        """One file for each day of arrival: one, but for the segment at midnight."""
+        adds: list[AddAction | RemoveAction] = []
+        for day in pc.unique(rows[PARTITION]).to_pylist():
+            part = rows.filter(pc.equal(rows[PARTITION], day)).drop_columns([PARTITION])
+            path = f"{PARTITION}={day.isoformat()}/part-{uuid.uuid4()}.parquet"
+            size = self.storage.write(path, part)
+            stats = StatsCollector(self.spec)
+            stats.add(part)
+            now_ms = int(time.time() * 1000)
+            adds.append(
+                add_action(path, size, day.isoformat(), stats.stats(), now_ms, data_change=True)
+            )
+        return adds
+
+    def _create(self) -> DeltaTable:
+        logger.info("creating the table %s", self.storage.uri)
+        return DeltaTable.create(
+            self.storage.uri,
+            schema=self.spec.schema,
+            mode="ignore",
+            partition_by=[PARTITION],
+            configuration={
+                **_CONFIGURATION,
+                "delta.dataSkippingStatsColumns": ",".join(self.spec.configured_stats),
+            },
+            storage_options=self.storage.options,
+        )
+
+    def _known_id(self) -> str | None:
+        if not self._identity.exists():
+            return None
+        uri, table_id = self._identity.read_text().split("\n")[:2]
+        return table_id if uri == self.storage.uri else None
+
+    def _remember(self, table: DeltaTable) -> None:
+        if self._known_id() is None:
+            self._identity.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._identity.with_suffix(".tmp")
+            temporary.write_text(f"{self.storage.uri}\n{table.metadata().id}\n")
+            temporary.replace(self._identity)
+
+
+def checkpoint(table: DeltaTable, storage: Storage) -> None:
+    """Write a checkpoint of the handle's version, durable before the log it stands for can go."""
+    table.create_checkpoint()
+    storage.sync_checkpoint(table.version())
+
+
+def is_conflict(error: DeltaError) -> bool:
+    """Whether a commit failed because of another one: reload and look again.
+
+    "Invalid table version": the log has been cleaned beyond the version that the handle knows.
+    """
+    return isinstance(error, CommitFailedError) or "Invalid table version" in str(error)
