@@ -123,7 +123,8 @@ def start_trace_routes(plane: TracePlane) -> list[Route]:
             info = _parse(await request.body())
             experiment = await plane.experiments.get_active_async(experiment_of(info))
             header = trace_header(info, experiment)
-            await asyncio.wrap_future(plane.writes.append_start(header))
+            # Shielded: a request that is given up must not cancel a write the journal has begun
+            await asyncio.shield(asyncio.wrap_future(plane.writes.append_start(header)))
         except MlflowException as error:
             return _refusal(error)
         except (JournalFull, JournalUnavailable) as error:
