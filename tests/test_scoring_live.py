@@ -109,12 +109,16 @@ def test_samples_are_those_of_the_hash_and_lie_in_one_another(
 
 def test_only_traces_that_match_the_filter_are_scored(plane: Plane, experiment: str) -> None:
     plane.register(experiment, "tools", "return True")
+    plane.register(experiment, "content", "return True")
     plane.start(experiment, "tools", filter_string="span.name = 'tool'")
     arrive(plane, experiment, 3, name="agent")
     tools = arrive(plane, experiment, 3, name="tool")
+    content = f"span.content LIKE '%\"{tools[1]}\"%'"  # the number is the root's input
+    plane.start(experiment, "content", filter_string=content)
     plane.settle()
 
     assert plane.scored(experiment, "tools") == tools
+    assert plane.scored(experiment, "content") == [tools[1]]
 
 
 def test_a_filter_that_makes_no_sense_stops_its_scorer_only(plane: Plane, experiment: str) -> None:

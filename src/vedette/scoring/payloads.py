@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from mlflow.entities import TraceInfo
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -17,19 +16,13 @@ from mlflow.utils.uri import append_to_uri_path
 
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import trace_infos
-
-
-class SpanContents(Protocol):
-    """Where whole spans come from; see `vedette.traces.contents.SpanContents`."""
-
-    def of(self, rows: Sequence[int]) -> dict[int, list[str]]:
-        """Contents by row of ``traces``: the JSON text of each span."""
+from vedette.traces.matching import Contents
 
 
 class TracePayloads:
     """Reads traces for workers."""
 
-    def __init__(self, index: TraceIndex, contents: SpanContents) -> None:
+    def __init__(self, index: TraceIndex, contents: Contents) -> None:
         self._index = index
         self._contents = contents
 

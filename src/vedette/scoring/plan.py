@@ -13,6 +13,7 @@ from vedette.scoring.pool import Unit, WorkerPool
 from vedette.scoring.progress import Batch, Progress
 from vedette.scoring.selection import to_score
 from vedette.traces.index import TraceIndex
+from vedette.traces.matching import Contents
 
 _WINDOW = 256  # completed traces looked at in one go
 _IN_FLIGHT = 1024  # traces of one scorer on their way through workers
@@ -26,9 +27,10 @@ _LOAD_BYTES = 32 * 1024 * 1024  # of traces read in one go; what is beyond comes
 class Planner:
     """Gives workers what comes next."""
 
-    def __init__(self, index: TraceIndex, payloads: TracePayloads, pool: WorkerPool) -> None:
+    def __init__(self, index: TraceIndex, contents: Contents, pool: WorkerPool) -> None:
         self._index = index
-        self._payloads = payloads
+        self._contents = contents
+        self._payloads = TracePayloads(index, contents)
         self._pool = pool
 
     def start(self, scorers: Iterable[Progress]) -> bool:
@@ -50,9 +52,10 @@ class Planner:
 
     def _plan(self, group: list[Progress], window: list[CompletedTrace]) -> bool:
         chosen: list[tuple[Progress, list[CompletedTrace]]] = []
+        connection = self._index.connection()
         for progress in group:
             try:
-                traces = to_score(self._index.connection(), progress.scorer, window)
+                traces = to_score(connection, self._contents, progress.scorer, window)
             except MlflowException as error:
                 progress.hold(f"its filter can't be used: {error.message}")
                 continue

@@ -26,12 +26,12 @@ from vedette.scoring.completion import (
     oldest_after,
     stored_cursors,
 )
-from vedette.scoring.payloads import SpanContents, TracePayloads
 from vedette.scoring.plan import Planner
 from vedette.scoring.pool import WorkerPool
 from vedette.scoring.progress import Progress
 from vedette.settings import Settings
 from vedette.traces.index import TraceIndex
+from vedette.traces.matching import Contents
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +49,13 @@ class Scoring:
     """
 
     def __init__(
-        self, settings: Settings, index: TraceIndex, contents: SpanContents, journal: JournalWriter
+        self, settings: Settings, index: TraceIndex, contents: Contents, journal: JournalWriter
     ) -> None:
         self._buffer_ms = int(settings.trace_completion_buffer * 1000)
         self._index = index
         self._journal = journal
         self._pool = WorkerPool(per_scorer=settings.workers, timeout=settings.scorer_timeout)
-        self._planner = Planner(index, TracePayloads(index, contents), self._pool)
+        self._planner = Planner(index, contents, self._pool)
         self._control = control_engine(settings.control_uri)
         # Not older than the buffer: a trace that arrived after start() finds its scorer known
         self._scorers = ActiveScorers(

@@ -6,21 +6,24 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
-from mlflow.exceptions import MlflowException
-
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.completion import CompletedTrace
 from vedette.scoring.sample import selected
 from vedette.traces.filters import compile_filter, prepare
+from vedette.traces.matching import Contents, matching_spans
 
 
 def to_score(
-    connection: sqlite3.Connection, scorer: ActiveScorer, traces: Iterable[CompletedTrace]
+    connection: sqlite3.Connection,
+    contents: Contents,
+    scorer: ActiveScorer,
+    traces: Iterable[CompletedTrace],
 ) -> list[CompletedTrace]:
     """Those in the scorer's experiment, not of an evaluation run, in its sample, past its filter.
 
     Raises:
         MlflowException: the filter is not valid.
+        LakeUnavailable: the filter compares span content, which can't be read now.
     """
     sample = [
         trace
@@ -33,10 +36,6 @@ def to_score(
     if scorer.filter_string is None:
         return sample
     compiled = compile_filter(scorer.filter_string, [int(scorer.experiment_id)])
-    if compiled.spans is not None:
-        raise MlflowException.invalid_parameter_value(
-            "live scoring can't compare span content yet: use span.name, span.type, span.status"
-        )
     where = compiled.where()
     prepare(connection)
     found = connection.execute(
@@ -45,4 +44,6 @@ def to_score(
         (json.dumps([trace.row for trace in sample]), *where.params),
     )
     matching = {row for (row,) in found}
+    if compiled.spans is not None:
+        matching = set(matching_spans(connection, contents, compiled.spans, sorted(matching)))
     return [trace for trace in sample if trace.row in matching]
