@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import duckdb
@@ -12,7 +13,6 @@ import numpy as np
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
-from vedette.intake.spans import DecodedSpan, Resource
 from vedette.lake.files import DataFile, active_files
 from vedette.lake.schemas import lake_trace_id, mlflow_trace_id
 from vedette.lake.storage import LakeUnavailable, lake_errors
@@ -29,15 +29,26 @@ _CACHED_BYTES_PER_FILE = 64 << 10
 _CACHED_SHARE_OF_FILE = 1 / 32
 _CACHED_BYTES = 96 << 20
 
-_CONTENT = """
-    trace_id, span_id, record_id, epoch_ms(received_at), parent_span_id, name, kind,
-    start_time_unix_nano, end_time_unix_nano, status.code, status.message, trace_state, flags,
-    attributes, dropped_attributes_count, events, dropped_events_count, links, dropped_links_count,
-    span_type, model_name, model_provider, resource.attributes, resource.dropped_attributes_count,
-    resource_schema_url, service_name, instrumentation_scope.name, instrumentation_scope.version,
-    instrumentation_scope.attributes, instrumentation_scope.dropped_attributes_count,
-    span_schema_url
-"""
+# What makes a span's content. The time comes as a number: DuckDB needs pytz for the other.
+_COLUMNS = (
+    "record_id",
+    "trace_id",
+    "span_id",
+    "parent_span_id",
+    "name",
+    "kind",
+    "start_time_unix_nano",
+    "end_time_unix_nano",
+    "attributes",
+    "events",
+    "links",
+    "status",
+    "received_at",
+)
+_SELECT = "SELECT " + ", ".join(
+    "epoch_us(received_at)" if column == "received_at" else column for column in _COLUMNS
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Traces with a span whose newest version matches.
 _MATCHING = """
@@ -53,23 +64,12 @@ _MATCHING = """
 """
 
 
-class TraceRequest(NamedTuple):
+class Wanted(NamedTuple):
     """A trace to read, and when its spans arrived: what its files are found by."""
 
     trace_id: str  # as MLflow has it: "tr-" + 32 hex
-    received_from_ms: int
-    received_to_ms: int
-
-
-class StoredSpan(NamedTuple):
-    """A span as the lake holds it.
-
-    Of ``span`` the content is filled in, not what only the read model needs (usage, cost,
-    previews, session, user, tags).
-    """
-
-    received_ms: int
-    span: DecodedSpan
+    first_received_ms: int
+    last_received_ms: int
 
 
 class SpanReader:
@@ -80,7 +80,6 @@ class SpanReader:
         self._lock = threading.Lock()
         self._table: DeltaTable | None = None
         self._refreshes = 0
-        self._covered: dict[str, int] = {}
         self._snapshot = _Snapshot(-1, [])
         self._databases = _Databases()
 
@@ -93,44 +92,35 @@ class SpanReader:
         with self._lock:
             self._refresh()
 
-    def cover(self, journal_id: str, segment: int) -> None:
-        """Make sure that the snapshot has what was committed of a journal up to ``segment``.
+    def read_spans(self, wanted: Sequence[Wanted]) -> dict[str, list[dict[str, Any]]]:
+        """The spans of traces as the last `refresh` found them.
+
+        Returns:
+            By MLflow's trace id, without traces of which there is nothing: each span once (its
+            newest version), in no order, as the columns of the spans table that make its content,
+            ``received_at`` and ``record_id``; lists and structs as Python lists and dicts.
 
         Raises:
             LakeUnavailable: the table can't be read now.
         """
-        with self._lock:
-            if self._covered.get(journal_id, -1) < segment:
-                self._refresh()
-                self._covered[journal_id] = segment
-
-    def read_spans(self, requests: Sequence[TraceRequest]) -> dict[str, list[StoredSpan]]:
-        """The spans of traces, by trace id, each span once (its newest version), in no order.
-
-        Traces of which the snapshot has nothing are left out.
-
-        Raises:
-            LakeUnavailable: the table can't be read now.
-        """
-        ids = {lake_trace_id(request.trace_id) for request in requests}
+        ids = {lake_trace_id(one.trace_id): one.trace_id for one in wanted}
+        condition = "= $ids[1]" if len(ids) == 1 else "IN (SELECT unnest($ids))"
         rows = self._query(
-            lambda snapshot: snapshot.files_of(requests),
+            lambda snapshot: snapshot.files_of(wanted),
             lambda cursor, spans: cursor.execute(
-                f"SELECT {_CONTENT} FROM {spans} WHERE trace_id IN (SELECT unnest($ids))"
-                if len(ids) > 1
-                else f"SELECT {_CONTENT} FROM {spans} WHERE trace_id = $ids[1]",
-                {"ids": list(ids)},
+                f"{_SELECT} FROM {spans} WHERE trace_id {condition}", {"ids": list(ids)}
             ).fetchall(),
         )
         newest: dict[tuple[str, str], tuple[Any, ...]] = {}
         for row in rows:
-            key = row[:2]
-            if key not in newest or newest[key][2] < row[2]:
+            key = row[1], row[2]
+            if key not in newest or newest[key][0] < row[0]:
                 newest[key] = row
-        found: dict[str, list[StoredSpan]] = {}
-        for row in newest.values():
-            span = _span(row)
-            found.setdefault(span.trace_id, []).append(StoredSpan(row[3], span))
+        found: dict[str, list[dict[str, Any]]] = {}
+        for (trace_id, _), row in newest.items():
+            span = dict(zip(_COLUMNS, row, strict=True))
+            span["received_at"] = _EPOCH + timedelta(microseconds=row[-1])
+            found.setdefault(ids[trace_id], []).append(span)
         return found
 
     def matching_traces(
@@ -222,9 +212,9 @@ class _Snapshot:
             [2**62 if file.received_max is None else file.received_max for file in files], np.int64
         )
 
-    def files_of(self, requests: Sequence[TraceRequest]) -> list[DataFile]:
+    def files_of(self, wanted: Sequence[Wanted]) -> list[DataFile]:
         chosen: dict[int, None] = {}
-        for trace_id, received_from, received_to in requests:
+        for trace_id, received_from, received_to in wanted:
             key = lake_trace_id(trace_id)
             in_time = (self._first <= received_to) & (self._last >= received_from)
             for index in np.flatnonzero(in_time).tolist():
@@ -270,46 +260,3 @@ def _database() -> duckdb.DuckDBPyConnection:
     database.execute("SET parquet_metadata_cache = true")
     database.execute("SET enable_external_file_cache = false")
     return database
-
-
-def _span(row: tuple[Any, ...]) -> DecodedSpan:
-    """A row of `_CONTENT` as a span."""
-    (
-        trace_id, span_id, _, _, parent, name, kind, start, end, status, message, state, flags,
-        attributes, dropped_attributes, events, dropped_events, links, dropped_links,
-        span_type, model, provider, resource_attributes, resource_dropped, resource_url, service,
-        scope_name, scope_version, scope_attributes, scope_dropped, span_url,
-    ) = row  # fmt: skip
-    return DecodedSpan(
-        trace_id=mlflow_trace_id(trace_id),
-        span_id=span_id,
-        parent_span_id=parent,
-        name=name,
-        kind=kind,
-        start_ns=start,
-        end_ns=end,
-        status_code=status.removeprefix("STATUS_CODE_"),
-        status_message=message,
-        trace_state=state,
-        flags=flags,
-        attributes=attributes,
-        dropped_attributes_count=dropped_attributes,
-        events=events,
-        dropped_events_count=dropped_events,
-        links=links,
-        dropped_links_count=dropped_links,
-        resource=Resource(
-            attributes=resource_attributes,
-            dropped_attributes_count=resource_dropped,
-            schema_url=resource_url,
-            service_name=service,
-            scope_name=scope_name,
-            scope_version=scope_version,
-            scope_attributes=scope_attributes,
-            scope_dropped_attributes_count=scope_dropped,
-            span_schema_url=span_url,
-        ),
-        span_type=span_type,
-        model_name=model,
-        model_provider=provider,
-    )
