@@ -25,7 +25,7 @@ def send_day(server: Server, experiment_id: str, count: int) -> list[TraceRef]:
     """``count`` traces over OTLP, evenly over the last 24 hours, and feedback on some of them.
 
     Raises:
-        RuntimeError: a request was refused.
+        RuntimeError: a request was refused again and again.
     """
     refs: list[TraceRef] = []
     traces = AgentTraces(seed=1)
@@ -35,14 +35,20 @@ def send_day(server: Server, experiment_id: str, count: int) -> list[TraceRef]:
         numbers = range(first, min(first + 10_000, count))
         requests = traces.requests([first_ns + i * step_ns for i in numbers], _TRACES_PER_REQUEST)
         bodies = [request.body for request in requests]
-        sent = send(server.url, experiment_id, bodies, concurrency=4, seconds=600)
-        if len(sent.acknowledged) < len(bodies):
-            raise RuntimeError(
-                f"{server.name} refused requests while it was filled: {sent.refused}"
-            )
+        _send_all(server, experiment_id, bodies)
         refs += [trace for request in requests for trace in request.traces]
     _assess(server, [ref.trace_id for ref in refs[::ASSESSED_SHARE]])
     return refs
+
+
+def _send_all(server: Server, experiment_id: str, bodies: Sequence[bytes]) -> None:
+    for concurrency in (4, 1, 1):  # a database that is locked for too long is answered 503
+        sent = send(server.url, experiment_id, bodies, concurrency=concurrency, seconds=600)
+        acknowledged = set(sent.acknowledged)
+        bodies = [body for i, body in enumerate(bodies) if i not in acknowledged]
+        if not bodies:
+            return
+    raise RuntimeError(f"{server.name} refused requests while it was filled: {sent.refused}")
 
 
 def _assess(server: Server, trace_ids: Sequence[str]) -> None:
