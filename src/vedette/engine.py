@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from vedette.intake.journal import (
     JournalUnavailable,
     JournalWriter,
 )
+from vedette.lake.maintenance import Maintenance
 from vedette.lake.read import SpanReader
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
@@ -61,6 +63,8 @@ class Engine:
         ]
         self._tails = [Tail(journal, self._index, self._lake) for journal in journals]
         contents = SpanContents(self._index, journals, SpanReader(self._lake.spans))
+        tables = [self._lake.spans, self._lake.annotations]
+        self._maintenance = Maintenance(tables, settings.data / "scratch")
         self._scoring = Scoring(settings, self._index, contents, self._journal)
 
     def run(self) -> None:
@@ -79,9 +83,11 @@ class Engine:
         for thread in threads:
             thread.start()
         while not self._stopping.wait(1.0):
+            self._maintenance.tick(time.time())
             self._publish()
         for thread in threads:
             thread.join(6.0)
+        self._maintenance.close()
         self._scoring.close()
         self._journal.close()
 
@@ -132,7 +138,6 @@ class Engine:
                 "last_commit": max(commits, default=None),
                 "lag_seconds": max(lags, default=None),
                 "error": self._errors.get("lake"),
-                "maintenance_error": self._errors.get("maintenance"),
             },
             "index": {"error": self._errors.get("read model")},
             "workers": {**self._scoring.state(), "error": self._errors.get("scoring")},

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 _SQL = statements("vedette.traces", "contents")
 _ATTEMPTS = 4
 _WAIT_SECONDS = 0.05
+_FRESH_SECONDS = 1.0  # a version of the lake this old is looked at first; the rest is in journals
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # (trace id, span id) -> arrival in ms since the epoch, and what makes the content
@@ -36,6 +37,7 @@ class SpanContents:
     ) -> None:
         self._index = index
         self._lake = lake
+        self._refreshed_at = float("-inf")
         self._fresh = FreshSpans(index, journals)
 
     def of(self, rows: Sequence[int]) -> dict[int, list[str]]:
@@ -83,7 +85,8 @@ class SpanContents:
 
     def _from_lake(self, wanted: Sequence[Wanted], *, newest: bool) -> _Found:
         try:
-            if newest:
+            if newest or time.monotonic() - self._refreshed_at > _FRESH_SECONDS:
+                self._refreshed_at = time.monotonic()
                 self._lake.refresh()
             read = self._lake.read_spans(wanted)
         except LakeUnavailable as error:
