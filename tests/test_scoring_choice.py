@@ -9,9 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring_support import spans_record
+from scoring_support import make_control_database, spans_record
 from vedette.intake.journal import JournalReader, JournalWriter
-from vedette.scoring.active import ActiveScorer, ActiveScorers, ControlUnavailable, control_engine
+from vedette.scoring.active import (
+    ActiveScorer,
+    ActiveScorers,
+    ControlMissing,
+    ControlUnavailable,
+    control_engine,
+)
 from vedette.scoring.completion import FoldedUntil, complete_quiet, completed_after
 from vedette.scoring.ids import assessment_id
 from vedette.scoring.sample import draw, selected
@@ -68,10 +74,22 @@ def test_without_a_control_database_nothing_is_known_and_none_is_made(tmp_path: 
     path = tmp_path / "with space?" / "control.db"
     scorers = ActiveScorers(control_engine(f"sqlite:///{path}"))
 
-    with pytest.raises(ControlUnavailable, match="can't read the scorers"):
+    with pytest.raises(ControlMissing):
         scorers.read()
 
     assert not path.exists()
+
+
+def test_a_control_database_that_is_gone_is_not_one_without_scorers(tmp_path: Path) -> None:
+    path = tmp_path / "control.db"
+    make_control_database(path)
+    scorers = ActiveScorers(control_engine(f"sqlite:///{path}"), max_age=0)
+    assert scorers.read() == []
+    path.rename(tmp_path / "elsewhere.db")
+
+    with pytest.raises(ControlUnavailable, match="unable to open") as caught:
+        scorers.read()
+    assert not isinstance(caught.value, ControlMissing)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 import sqlalchemy
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from vedette.sql import statements
 
@@ -19,6 +20,10 @@ _SQL = statements("vedette.scoring", "active")
 
 class ControlUnavailable(Exception):
     """The control database can't be read now; which scorers are active is not known."""
+
+
+class ControlMissing(ControlUnavailable):
+    """The server hasn't made the control database yet, so nobody has started a scorer."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class ActiveScorers:
         """Started scorers of all experiments, by experiment and name.
 
         Raises:
+            ControlMissing: there is no database yet, and there never was.
             ControlUnavailable: the database or MLflow's tables in it can't be read.
         """
         now = time.monotonic()
@@ -110,8 +116,11 @@ class ActiveScorers:
             with self._engine.connect() as connection:
                 rows = connection.execute(sqlalchemy.text(_SQL["active_scorers"])).all()
         except SQLAlchemyError as error:
+            if self._is_missing() and self._read_at == float("-inf"):
+                raise ControlMissing("there is no control database yet") from error
+            reason = error.orig if isinstance(error, DBAPIError) and error.orig else error
             raise ControlUnavailable(
-                f"can't read the scorers from {self._engine.url!r}: {error}"
+                f"can't read the scorers from the control database: {reason}"
             ) from error
         found: dict[str, ActiveScorer] = {}
         for experiment_id, name, version, serialized, rate, filter_string, location in rows:
@@ -126,3 +135,7 @@ class ActiveScorers:
             )
             found[scorer.key] = scorer
         return list(found.values())
+
+    def _is_missing(self) -> bool:
+        file = self._engine.url.database or ""
+        return file.startswith("file:") and not Path(unquote(file.removeprefix("file:"))).exists()

@@ -58,6 +58,14 @@ class ForkServer:
         self._not_before = 0.0
         self._closed = False
 
+    def prepare(self) -> None:
+        """Have the forking process started and ready.
+
+        Raises:
+            WorkersUnavailable: it can't be started, or died, or is closing.
+        """
+        self._running().wait_ready()
+
     def fork(self) -> Child:
         """A new worker.
 

@@ -99,6 +99,10 @@ class WorkerPool:
         self._count = 0  # workers alive, idle or not
         self._closed = False
 
+    def prepare(self) -> None:
+        """Start, without waiting for it, what takes seconds before the first worker runs."""
+        self._threads.submit(self._forks.prepare)
+
     def submit(self, scorer: ActiveScorer, units: Sequence[Unit]) -> Future[list[Outcome]]:
         """Score the units, in order, in one worker after other work of this scorer.
 

@@ -15,6 +15,7 @@ from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.scoring.active import (
     ActiveScorer,
     ActiveScorers,
+    ControlMissing,
     ControlUnavailable,
     control_engine,
 )
@@ -86,6 +87,8 @@ class Scoring:
         newest = newest_position(self._index)
         try:
             active = self._scorers.read()
+        except ControlMissing:
+            return False
         except ControlUnavailable:
             commit(self._journal, self._progress.values())  # what was scored needs no scorers
             raise
@@ -146,6 +149,7 @@ class Scoring:
                 saved = self._left.pop(key, None)
                 known[key] = Progress(scorer, newest if saved is None else saved, saved)
                 logger.info("scorer %s: scores traces from %d on", key, known[key].cursor)
+                self._pool.prepare()
             elif known[key].scorer != scorer:
                 known[key].scorer = scorer
                 known[key].problem = None
