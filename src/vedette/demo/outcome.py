@@ -35,7 +35,7 @@ class Tally:
         if not self.scored:
             return "no scores"
         low, high = wilson_interval(self.passed, self.scored)
-        return f"{self.passed / self.scored:4.0%}  ({low:.0%} to {high:.0%})"
+        return f"{self.passed / self.scored:.0%} ({low * 100:.0f}-{high:.0%})"
 
 
 def score_of(trace: TraceInfo, scorer: str) -> Score | None:
@@ -93,10 +93,10 @@ def table(tallies: dict[tuple[str, str], Tally], scorers: Sequence[str]) -> Tabl
     versions = sorted({version for _, version in tallies})
     shown = Table()
     shown.add_column("scorer", no_wrap=True)
-    shown.add_column("traces", justify="right")
-    shown.add_column("scored", justify="right")
+    shown.add_column("traces", justify="right", no_wrap=True, min_width=6)
+    shown.add_column("scored", justify="right", no_wrap=True, min_width=6)
     for version in versions:
-        shown.add_column(f"pass rate of {version}", no_wrap=True)
+        shown.add_column(f"pass rate {version}", justify="right", no_wrap=True)
     for scorer in scorers:
         of_scorer = [tallies[scorer, version] for version in versions]
         shown.add_row(
