@@ -66,7 +66,7 @@ class AssessmentRow(TypedDict):
     created_timestamp: int
     last_updated_timestamp: int
     source_type: str
-    source_id: str
+    source_id: str | None
     run_id: str | None
     span_id: str | None
     rationale: str | None

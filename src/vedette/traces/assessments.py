@@ -9,6 +9,7 @@ from typing import Any
 
 from mlflow.entities import Assessment, AssessmentError, AssessmentSource, Expectation, Feedback
 from mlflow.entities.assessment import IssueReference
+from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.utils.trace_analytics import assessment_aggregate
 
 from vedette.intake.records import AssessmentRow
@@ -29,8 +30,12 @@ def assessment_row(assessment: Assessment, trace_id: str) -> AssessmentRow:
             error = json.dumps(assessment.feedback.error.to_dictionary())
     elif assessment.expectation is not None:
         kind, value = "expectation", assessment.expectation.value
-    else:
+    elif assessment.issue is not None:
         kind, value = "issue", assessment.issue.to_dictionary()
+    else:
+        raise MlflowException.invalid_parameter_value(
+            "Assessment must have either feedback, expectation, or issue value"
+        )
     aggregate, numeric = assessment_aggregate(value)
     return AssessmentRow(
         assessment_id=assessment.assessment_id or f"a-{uuid.uuid4().hex}",

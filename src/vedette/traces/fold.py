@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from mlflow.store.tracking.utils.trace_analytics import finite_float_or_none
@@ -153,7 +153,7 @@ class _Fold:
         trace, existed = self._arrive(header["trace_id"], int(header["experiment_id"]), record.at)
         apply_start(trace, header, existed=existed)
         for row in header["assessments"]:
-            self._put_assessment({**row, "trace_id": trace.trace_id})
+            self._put_assessment(cast(AssessmentRow, {**row, "trace_id": trace.trace_id}))
 
     def _set_tag(self, trace_id: str, key: str, fields: dict[str, Any]) -> None:
         if trace := self._traces.get(trace_id):  # else: deleted since

@@ -8,7 +8,7 @@ they carry no tokens, cost or session.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,21 +169,24 @@ def _apply_analytics(trace: TraceState, spans: Sequence[DecodedSpan]) -> None:
             trace.default_metadata.setdefault(TraceMetadataKey.TRACE_USER, span.user_id)
     said = trace.finalized and any(getattr(trace, c) is not None for c in _TOKEN_COLUMNS)
     if not said and any(span.usage for span in spans):
-        usage = _total(trace, 1)
+        nodes = [SpanAggregationNode(key, up, own) for key, (up, own, _) in trace.nodes.items()]
+        usage = _total(aggregate_usage_from_span_nodes, nodes)
         for key, column in TOKEN_COLUMN_BY_KEY.items():
             if (count := token_count_or_none(usage.get(key))) is not None:
                 setattr(trace, column, count)
     said = trace.finalized and any(getattr(trace, c) is not None for c in _COST_COLUMNS)
     if not said and any(span.cost for span in spans):
-        cost = _total(trace, 2)
+        nodes = [SpanAggregationNode(key, up, own) for key, (up, _, own) in trace.nodes.items()]
+        cost = _total(aggregate_cost_from_span_nodes, nodes)
         for key, column in COST_COLUMN_BY_KEY.items():
             if (amount := finite_float_or_none(cost.get(key))) is not None:
                 setattr(trace, column, amount)
 
 
-def _total(trace: TraceState, place: int) -> dict[str, Any]:
-    nodes = [SpanAggregationNode(key, node[0], node[place]) for key, node in trace.nodes.items()]
-    aggregate = aggregate_usage_from_span_nodes if place == 1 else aggregate_cost_from_span_nodes
+def _total(
+    aggregate: Callable[[list[SpanAggregationNode]], dict[str, Any] | None],
+    nodes: list[SpanAggregationNode],
+) -> dict[str, Any]:
     try:
         return aggregate(nodes) or {}
     except TypeError:  # a span's usage or cost holds something that isn't a number
