@@ -101,7 +101,9 @@ class WorkerPool:
 
     def prepare(self) -> None:
         """Start, without waiting for it, what takes seconds before the first worker runs."""
-        self._threads.submit(self._forks.prepare)
+        with self._lock:
+            if not self._closed:
+                self._threads.submit(self._forks.prepare)
 
     def submit(self, scorer: ActiveScorer, units: Sequence[Unit]) -> Future[list[Outcome]]:
         """Score the units, in order, in one worker after other work of this scorer.

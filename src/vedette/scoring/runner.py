@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 0.2  # for workers, when nothing else is to be done
 _RETRY_SECONDS = 1.0
+_COMPLETE_SECONDS = 0.1  # between looks for complete traces: a few at a time are cheaper than one
+_NOT_RUN = "only @scorer functions on single traces are run"
 
 
 class Scoring:
@@ -68,8 +70,9 @@ class Scoring:
         )
         self._progress: dict[str, Progress] | None = None  # None until the cursors are known
         self._left: dict[str, int] = {}  # stored cursors of scorers that aren't active
-        self._unsupported: set[str] = set()
+        self._not_run: dict[str, ActiveScorer] = {}
         self._retry_at = 0.0
+        self._complete_at = 0.0
         self._snapshot: list[tuple[str, float, int, int, str | None]] = []
 
     def tick(self) -> bool:
@@ -96,11 +99,13 @@ class Scoring:
         # Before traces complete: where a new scorer begins must be on disk by then
         committed = commit(self._journal, self._progress.values(), dropped=self._left)
         self._left.clear()
-        complete_quiet(
-            self._index,
-            quiet_since_ms=folded_until - self._buffer_ms,
-            now_ms=int(time.time() * 1000),
-        )
+        if time.monotonic() >= self._complete_at:
+            complete_quiet(
+                self._index,
+                quiet_since_ms=folded_until - self._buffer_ms,
+                now_ms=int(time.time() * 1000),
+            )
+            self._complete_at = time.monotonic() + _COMPLETE_SECONDS
         self._run_again(self._progress)
         started = self._planner.start(self._progress.values())
         self._pool.retire_idle()
@@ -123,7 +128,7 @@ class Scoring:
         """How scoring is, for ``/health``: times in seconds, by scorer key. Call it from anywhere:
         it tells of the end of the last `tick`."""
         now = time.time() * 1000
-        scorers = {}
+        scorers: dict[str, dict[str, Any]] = {}
         oldest: dict[int, int | None] = {}
         for key, rate, cursor, in_flight, problem in self._snapshot:
             if cursor not in oldest:
@@ -135,11 +140,25 @@ class Scoring:
                 "lag_seconds": 0.0 if since is None else max(0.0, now - since) / 1000,
                 "problem": problem,
             }
+        for key, scorer in self._not_run.items():
+            scorers[key] = {
+                "rate": scorer.sample_rate,
+                "in_flight": 0,
+                "lag_seconds": None,
+                "problem": _NOT_RUN,
+            }
         return {"processes": self._pool.processes, "scorers": scorers}
 
     def _adopt(self, known: dict[str, Progress], active: list[ActiveScorer], newest: int) -> None:
         """Take over what started, stopped or changed."""
-        supported = {scorer.key: scorer for scorer in active if self._supports(scorer)}
+        supported: dict[str, ActiveScorer] = {}
+        not_run: dict[str, ActiveScorer] = {}
+        for scorer in active:
+            runs = scorer.is_code and not scorer.is_session_level
+            (supported if runs else not_run)[scorer.key] = scorer
+        for key in not_run.keys() - self._not_run.keys():
+            logger.warning("scorer %s is active, but %s", key, _NOT_RUN)
+        self._not_run = not_run
         for key in known.keys() - supported.keys():
             progress = known.pop(key)
             if progress.saved is not None:
@@ -153,17 +172,6 @@ class Scoring:
             elif known[key].scorer != scorer:
                 known[key].scorer = scorer
                 known[key].problem = None
-
-    def _supports(self, scorer: ActiveScorer) -> bool:
-        if scorer.is_code and not scorer.is_session_level:
-            return True
-        if scorer.key not in self._unsupported:
-            self._unsupported.add(scorer.key)
-            logger.warning(
-                "scorer %s is active but not run: only @scorer functions on single traces are",
-                scorer.key,
-            )
-        return False
 
     def _run_again(self, known: dict[str, Progress]) -> None:
         """Submit anew what found no worker, a while later."""
