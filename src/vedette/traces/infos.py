@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from mlflow.entities import Assessment, TraceInfo, TraceLocation, TraceState
 from mlflow.store.tracking.utils.trace_analytics import COST_COLUMN_BY_KEY, TOKEN_COLUMN_BY_KEY
-from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
+from mlflow.tracing.constant import TraceMetadataKey, TraceSizeStatsKey, TraceTagKey
 
 from vedette.intake.records import AssessmentRow
 from vedette.traces.assessments import assessment_entity
 
 T = TypeVar("T")
+
+# Shown on a trace of which something got lost on its way, say in the SDK's full queue. It is told
+# from what has arrived and isn't stored: it goes when the rest comes.
+INCOMPLETE_TAG = "vedette.incomplete"
+_LATE_MS = 60_000
 
 # Values per IN list: a page of 100 is one query per table, and SQLite's bound on variables is far.
 CHUNK = 500
@@ -32,6 +38,9 @@ _TRACE_COLUMNS = [
     "client_request_id",
     "trace_name",
     "session_id",
+    "has_root",
+    "span_count",
+    "last_received_ms",
 ]
 _ASSESSMENT_COLUMNS = [name for name in AssessmentRow.__annotations__ if name != "trace_id"]
 _FIRST_TOKEN = len(_TRACE_COLUMNS)
@@ -151,9 +160,20 @@ def _trace_info(
     metadata: dict[str, str],
     assessments: list[Assessment],
 ) -> TraceInfo:
-    _, trace_id, experiment_id, started_ms, took_ms, status, client_id, name, session = row[
-        :_FIRST_TOKEN
-    ]
+    (
+        _,
+        trace_id,
+        experiment_id,
+        started_ms,
+        took_ms,
+        status,
+        client_id,
+        name,
+        session,
+        *arrived,
+    ) = row[:_FIRST_TOKEN]
+    if missing := _missing(metadata, *arrived):
+        tags[INCOMPLETE_TAG] = missing
     if name is not None:
         tags[TraceTagKey.TRACE_NAME] = name
     if session is not None:
@@ -175,6 +195,31 @@ def _trace_info(
         response_preview=row[_PREVIEWS + 1],
         assessments=assessments,
     )
+
+
+def _missing(
+    metadata: dict[str, str], has_root: int, span_count: int, last_received_ms: int
+) -> str | None:
+    """What of a trace should have arrived by now and hasn't; None if nothing is missing."""
+    expected = expected_spans(metadata)
+    if (has_root and span_count >= expected) or _now_ms() - last_received_ms < _LATE_MS:
+        return None
+    if span_count < expected:
+        return f"{span_count} of {expected} spans arrived"
+    return "no spans arrived" if span_count == 0 else "the root span has not arrived"
+
+
+def expected_spans(metadata: dict[str, str]) -> int:
+    """How many spans start_trace said the trace has; 0 if it didn't say."""
+    try:
+        stats = json.loads(metadata.get(TraceMetadataKey.SIZE_STATS, "{}"))
+        return int(stats.get(TraceSizeStatsKey.NUM_SPANS, 0))
+    except (AttributeError, TypeError, ValueError):
+        return 0
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _numbers(names: list[tuple[str, str]], values: Sequence[Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,12 +20,7 @@ from mlflow.store.tracking import (
     SEARCH_TRACES_DEFAULT_MAX_RESULTS,
 )
 from mlflow.tracing.analysis import TraceFilterCorrelationResult
-from mlflow.tracing.constant import (
-    SpansLocation,
-    TraceMetadataKey,
-    TraceSizeStatsKey,
-    TraceTagKey,
-)
+from mlflow.tracing.constant import SpansLocation, TraceTagKey
 from mlflow.utils.search_utils import SearchTraceUtils
 
 from vedette.lake.storage import LakeUnavailable
@@ -39,7 +33,13 @@ from vedette.traces.arguments import (
 from vedette.traces.columns import Columns
 from vedette.traces.correlation import correlation_counts
 from vedette.traces.filters import TraceFilter, compile_filter, invalid
-from vedette.traces.infos import find_assessment, infos_by_row, trace_infos, trace_rows
+from vedette.traces.infos import (
+    expected_spans,
+    find_assessment,
+    infos_by_row,
+    trace_infos,
+    trace_rows,
+)
 from vedette.traces.matching import Contents, matching_spans
 from vedette.traces.metrics import MetricsQuery, query_metrics
 from vedette.traces.order import compile_order
@@ -150,7 +150,7 @@ class TraceReads:
             contents = self._contents.of([row for row, _ in found])
         for row, info in found:
             texts = contents.get(row, ())
-            if allow_partial or (texts and len(texts) >= _expected_spans(info)):
+            if allow_partial or (texts and len(texts) >= expected_spans(info.trace_metadata)):
                 spans: list[Span] = [LazySpan.from_stored_content(text) for text in texts]
                 yield Trace(info=info, data=TraceData(spans=spans))
 
@@ -316,12 +316,3 @@ def _reading() -> Iterator[None]:
         ) from error
     except LakeUnavailable as error:
         raise MlflowException(str(error), TEMPORARILY_UNAVAILABLE) from error
-
-
-def _expected_spans(info: TraceInfo) -> int:
-    """How many spans start_trace said the trace has; 0 if it didn't say."""
-    try:
-        stats = json.loads(info.trace_metadata.get(TraceMetadataKey.SIZE_STATS, "{}"))
-        return int(stats.get(TraceSizeStatsKey.NUM_SPANS, 0))
-    except (AttributeError, TypeError, ValueError):
-        return 0
