@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vedette import __version__
+from vedette.intake.http import METRICS as INTAKE_METRICS
 from vedette.intake.segments import segment_files
 from vedette.processes import is_alive, read_state
 from vedette.settings import Settings
@@ -243,7 +244,7 @@ def routes(settings: Settings) -> list[Route]:
 
     async def answer_metrics(_request: Request) -> Response:
         text = await run_in_threadpool(generate_latest, registry)
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
+        return Response(text + generate_latest(INTAKE_METRICS), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/health", answer_health), Route("/metrics", answer_metrics)]
 
