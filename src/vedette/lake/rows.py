@@ -142,8 +142,7 @@ class _Shared:
 
 
 def _date(microseconds: pa.Array) -> pa.Array:
-    days = pc.floor(pc.divide(microseconds.cast(pa.float64()), float(_MICROSECONDS_PER_DAY)))
-    return days.cast(pa.int32()).cast(pa.date32())
+    return pc.divide(microseconds, _MICROSECONDS_PER_DAY).cast(pa.int32()).cast(pa.date32())
 
 
 def _strings(values: Iterable[str | None]) -> pa.Array:

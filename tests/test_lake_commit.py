@@ -1,0 +1,155 @@
+"""Sealed segments get into the lake exactly once, whatever happens to the one who commits them."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from lake_support import (
+    DAY,
+    JOURNAL,
+    NEXT_DAY,
+    numbered_segment,
+    open_lake,
+    span,
+    spans_segment,
+    stored,
+)
+from vedette.lake.storage import LakeUnavailable
+
+
+def test_a_segment_is_committed_once(tmp_path: Path) -> None:
+    table = open_lake(tmp_path).spans
+    assert table.append_segment(JOURNAL, 1, numbered_segment(1))
+    assert not table.append_segment(JOURNAL, 1, numbered_segment(1))
+    assert not open_lake(tmp_path).spans.append_segment(JOURNAL, 1, numbered_segment(1))
+    assert table.append_segment(JOURNAL, 2, numbered_segment(2))
+    assert not table.append_segment(JOURNAL, 1, numbered_segment(1))
+    assert stored(table).num_rows == 40
+
+
+def test_journals_do_not_hide_each_others_segments(tmp_path: Path) -> None:
+    table = open_lake(tmp_path).spans
+    assert table.append_segment(JOURNAL, 5, numbered_segment(5))
+    assert table.append_segment("another", 1, numbered_segment(6))
+    assert stored(table).num_rows == 40
+
+
+def test_a_segment_without_rows_is_no_commit(tmp_path: Path) -> None:
+    table = open_lake(tmp_path).spans
+    assert not table.append_segment(JOURNAL, 1, numbered_segment(1, traces=0))
+    assert not (tmp_path / "lake").exists()
+
+
+def test_a_segment_over_midnight_is_one_commit_with_a_file_for_each_day(tmp_path: Path) -> None:
+    table = open_lake(tmp_path).spans
+    before, after = (spans_segment(1, span(1), at=at) for at in (NEXT_DAY - 1, NEXT_DAY))
+    assert table.append_segment(
+        JOURNAL, 1, type(before).from_batches([*before.to_batches(), *after.to_batches()])
+    )
+    handle = DeltaTable(table.storage.uri)
+    assert handle.version() == 1
+    assert sorted(p["arrival_date"] for p in handle.partitions()) == ["2026-01-01", "2026-01-02"]
+
+
+def test_many_commits_keep_the_log_short_and_the_rows_whole(tmp_path: Path) -> None:
+    """More than one checkpoint and several handles."""
+    table = open_lake(tmp_path).spans
+    for segment in range(1, 61):
+        assert table.append_segment(JOURNAL, segment, numbered_segment(segment, traces=1))
+    log = Path(table.storage.uri) / "_delta_log"
+    assert len(list(log.glob("*.checkpoint.parquet"))) == 2
+    assert stored(table).num_rows == 120
+    assert not open_lake(tmp_path).spans.append_segment(JOURNAL, 60, numbered_segment(60))
+
+
+def test_two_appenders_of_one_journal_double_nothing(tmp_path: Path) -> None:
+    open_lake(tmp_path).spans.append_segment(JOURNAL, 1, numbered_segment(1))
+    done: list[bool] = []
+
+    def append() -> None:
+        table = open_lake(tmp_path).spans
+        for segment in range(2, 12):
+            done.append(table.append_segment(JOURNAL, segment, numbered_segment(segment)))
+
+    rivals = [threading.Thread(target=append) for _ in range(2)]
+    for rival in rivals:
+        rival.start()
+    for rival in rivals:
+        rival.join()
+    rows = stored(open_lake(tmp_path).spans)
+    assert sum(done) == 10
+    assert rows.num_rows == len(set(rows["record_id"].to_pylist())) == 11 * 20
+
+
+def test_a_lake_out_of_reach_is_told_and_works_again_without_a_restart(tmp_path: Path) -> None:
+    """A disk that is gone, then back; the same handle goes on."""
+    table = open_lake(tmp_path).spans
+    assert table.append_segment(JOURNAL, 1, numbered_segment(1))
+    lake, away = tmp_path / "lake", tmp_path / "away"
+    lake.rename(away)
+    lake.write_text("in the way")
+    for _ in range(2):
+        with pytest.raises(LakeUnavailable, match="mlflow_otel_spans"):
+            table.append_segment(JOURNAL, 2, numbered_segment(2))
+    lake.unlink()
+    away.rename(lake)
+    assert table.append_segment(JOURNAL, 2, numbered_segment(2))
+    assert table.append_segment(JOURNAL, 3, numbered_segment(3))
+    assert stored(table).num_rows == 60
+
+
+def test_a_lake_that_cannot_be_made_is_told_and_made_later(tmp_path: Path) -> None:
+    table = open_lake(tmp_path).spans
+    (tmp_path / "lake").write_text("in the way")
+    with pytest.raises(LakeUnavailable):
+        table.append_segment(JOURNAL, 1, numbered_segment(1))
+    (tmp_path / "lake").unlink()
+    assert table.append_segment(JOURNAL, 1, numbered_segment(1))
+
+
+def test_a_lake_that_is_not_mounted_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    open_lake(tmp_path).spans.append_segment(JOURNAL, 1, numbered_segment(1))
+    (tmp_path / "lake").rename(tmp_path / "away")
+    (tmp_path / "lake").mkdir()
+    with pytest.raises(LakeUnavailable, match="Is its disk mounted"):
+        open_lake(tmp_path).spans.append_segment(JOURNAL, 2, numbered_segment(2))
+    assert not list((tmp_path / "lake").iterdir())
+
+
+def test_another_table_in_the_lakes_place_is_refused(tmp_path: Path) -> None:
+    ours, other = tmp_path / "ours", tmp_path / "other"
+    for directory in (ours, other):
+        open_lake(directory).spans.append_segment(JOURNAL, 1, numbered_segment(1))
+    (ours / "lake").rename(ours / "away")
+    (other / "lake").rename(ours / "lake")
+    with pytest.raises(LakeUnavailable, match="not the table that was there before"):
+        open_lake(ours).spans.append_segment(JOURNAL, 2, numbered_segment(2))
+
+
+def test_a_committer_killed_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    last, kills, chance = 60, 4, random.Random(7)
+    command = [sys.executable, "-m", "lake_support", "commit", str(tmp_path), str(last)]
+    noted = tmp_path / "noted"
+    for _ in range(kills):
+        begun = noted.read_text() if noted.exists() else ""
+        committer = subprocess.Popen(command, cwd=Path(__file__).parent)
+        while committer.poll() is None and (noted.read_text() if noted.exists() else "") == begun:
+            time.sleep(0.005)
+        time.sleep(chance.random() * 0.3)
+        committer.send_signal(signal.SIGKILL)
+        committer.wait()
+    subprocess.run(command, cwd=Path(__file__).parent, check=True)
+    rows = stored(open_lake(tmp_path).spans)
+    assert rows.num_rows == len(set(rows["record_id"].to_pylist())) == last * 20
+    received = set(rows["received_at"].to_pylist())
+    assert len(received) == last
+    assert min(received).timestamp() * 1000 == DAY + 1000
