@@ -49,8 +49,8 @@ def main() -> None:
             _require(server, its_experiment, options.traces // seeds * seeds)
         wait_until_quiet(at_most_seconds=options.quiet)
         until_ms = int(time.time() * 1000)
-        mine = reads(ours, experiment, _sample(ours, experiment), until_ms)
-        theirs = reads(peer, peer_experiment, _sample(peer, peer_experiment), until_ms)
+        mine = reads(ours, experiment, sample(ours, experiment), until_ms)
+        theirs = reads(peer, peer_experiment, sample(peer, peer_experiment), until_ms)
         for name, read in mine.items():
             times = in_turns((read, theirs[name]), options.repeats)
             table.add(name, f"{times[0]:.1f}", f"{times[1]:.1f}", ratio(times[0], times[1]))
@@ -138,7 +138,8 @@ def _some(page: dict[str, object]) -> object:
     return page
 
 
-def _sample(server: Server, experiment_id: str) -> list[TraceRef]:
+def sample(server: Server, experiment_id: str) -> list[TraceRef]:
+    """The newest traces, to choose sessions and single traces from."""
     infos = islice(all_traces(server, experiment_id), 3_000)
     return [
         TraceRef(

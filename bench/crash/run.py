@@ -19,8 +19,8 @@ from bench.servers import drained, free_port
 
 # Short, so that traces are complete while parts are being killed.
 _SETTINGS = {"VEDETTE_TRACE_COMPLETION_BUFFER": "2"}
-_DRAIN_SECONDS = 180.0
-_UNCHANGED_SECONDS = 20.0  # scores that do not become more for this long will not come
+_DRAIN_SECONDS = 300.0
+_UNCHANGED_SECONDS = 60.0  # scores that do not become more for this long will not come
 
 
 @dataclass

@@ -264,7 +264,8 @@ def _verify_lake_annotations(
         if kind == "FEEDBACK" and name in SCORERS:
             found["score rows"] += count
             found["score rows that repeat one"] += count - 1
-            scores.setdefault((f"tr-{target}", name), []).append(value)
+            trace_id = "tr-" + target.partition(":")[0]  # a score stands on the root span
+            scores.setdefault((trace_id, name), []).append(value)
     for trace in ledger.traces:
         _verify_lake_trace(trace, live, deleted, scores, findings)
 
