@@ -38,7 +38,7 @@ _TABLE_HEADER = "x-databricks-uc-table-name"
 _TABLE = "main.default.mlflow_otel_spans"
 _DEFAULT_EXPERIMENT = "0"
 _RETRY_SECONDS = "2"
-# Larger bodies are parsed beside the event loop, compressed ones always. JSON takes 100 times as
+# Bytes after decompression; larger bodies are parsed beside the event loop. JSON takes 100 times as
 # long as protobuf.
 _LARGE = {PROTOBUF: 256 * 1024, JSON: 8 * 1024}
 
@@ -90,17 +90,24 @@ async def _accept(
     experiment_id = await resolve_experiment(_experiment(request))
     body = await _body(request, max_body_bytes)
     content_type, encoding = headers.get("content-type", ""), headers.get("content-encoding", "")
-    arguments = (body, content_type, encoding, max_body_bytes)
-    if encoding or len(body) > _LARGE.get(media_type(content_type), 0):
-        parsed = await run_in_threadpool(parse_request, *arguments)
-    else:
-        parsed = parse_request(*arguments)
+    parsed = await _parse(body, content_type, encoding, max_body_bytes)
     if parsed.accepted:
         fields = {"experiment_id": experiment_id, "run_id": headers.get(_RUN_HEADER)}
         record = Record("spans", time.time_ns() // 1_000_000, fields, parsed.body)
         # Shielded: a request that is given up must not cancel a write the journal has begun
         await asyncio.shield(asyncio.wrap_future(journal.append(record)))
     return parsed
+
+
+async def _parse(body: bytes, content_type: str, encoding: str, max_bytes: int) -> ParsedRequest:
+    large = _LARGE.get(media_type(content_type), 0)
+    if len(body) <= large:
+        try:
+            return parse_request(body, content_type, encoding, min(large, max_bytes))
+        except RequestRefused as refusal:
+            if refusal.status != 413 or max_bytes <= large:
+                raise
+    return await run_in_threadpool(parse_request, body, content_type, encoding, max_bytes)
 
 
 async def _body(request: Request, max_bytes: int) -> bytes:
