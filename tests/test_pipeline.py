@@ -1,0 +1,155 @@
+"""Journal to lake and read model: exact, whatever stops half way, and with the lake away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from test_fold import spans_record
+from vedette.intake.journal import JournalReader, JournalWriter
+from vedette.lake.read import SpanReader
+from vedette.lake.storage import LakeUnavailable
+from vedette.lake.table import Lake
+from vedette.pipeline import Tail
+from vedette.traces.contents import SpanContents
+from vedette.traces.index import TraceIndex
+
+
+class Plant:
+    """A data directory with its parts; `tail` follows the journal."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.writer = JournalWriter(data / "journal", segment_seconds=0.05)
+        self.open()
+
+    def open(self) -> None:
+        """What an engine that starts does."""
+        self.index = TraceIndex(self.data / "index.db")
+        self.lake = Lake(str(self.data / "lake"), self.data / "lake.state")
+        self.journal = JournalReader(self.data / "journal")
+        self.tail = Tail(self.journal, self.index, self.lake)
+        self.contents = SpanContents(self.index, [self.journal], SpanReader(self.lake.spans))
+
+    def write(self, *traces: int) -> None:
+        for number in traces:
+            self.writer.append(spans_record(number, "root", "child")).result(10)
+
+    def seal(self) -> None:
+        """Wait until the writer has sealed what there is."""
+        while self.journal.end().offset:
+            time.sleep(0.01)
+
+    def fold(self) -> None:
+        while self.tail.advance():
+            pass
+
+    def commit(self) -> None:
+        self.seal()
+        self.tail.commit_sealed(lambda: False)
+
+    def lake_rows(self) -> list[tuple[str, str]]:
+        table = DeltaTable(str(self.data / "lake/main/default/mlflow_otel_spans"))
+        found = table.to_pyarrow_table(columns=["trace_id", "span_id"]).to_pylist()
+        return sorted((row["trace_id"], row["span_id"]) for row in found)
+
+    def content_counts(self) -> list[int]:
+        rows = [row for (row,) in self.index.connection().execute("SELECT id FROM traces")]
+        found = self.contents.of(rows)
+        return [len(found.get(row, ())) for row in rows]
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Plant:
+    return Plant(tmp_path)
+
+
+def test_a_segment_goes_to_both_and_then_away(plant: Plant) -> None:
+    plant.write(1, 2)
+    plant.fold()
+    plant.commit()
+    assert len(plant.lake_rows()) == 4
+    assert plant.journal.sealed_segments() == []
+    assert plant.content_counts() == [2, 2]
+
+
+def test_an_engine_that_died_after_the_commit_does_not_commit_again(plant: Plant) -> None:
+    plant.write(1, 2)
+    plant.fold()
+    plant.seal()
+    (number, *_) = plant.journal.sealed_segments()
+    plant.tail._append(number, plant.tail._take(number))  # and is killed here
+    plant.open()
+    plant.fold()
+    plant.commit()
+    assert len(plant.lake_rows()) == len(set(plant.lake_rows())) == 4
+    assert plant.journal.sealed_segments() == []
+
+
+def test_what_another_process_has_folded_still_goes_to_the_lake(plant: Plant) -> None:
+    plant.write(1, 2, 3)
+    plant.index.catch_up([plant.journal])  # the server does, before a read
+    plant.commit()
+    assert len(plant.lake_rows()) == 6
+    assert plant.content_counts() == [2, 2, 2]
+
+
+def test_spans_are_read_while_the_lake_is_away_and_after(plant: Plant) -> None:
+    plant.write(1)
+    plant.fold()
+    plant.commit()
+    (plant.data / "lake").rename(plant.data / "gone")
+    (plant.data / "lake").write_text("not a directory")
+    plant.write(2)
+    plant.fold()
+    with pytest.raises(LakeUnavailable):
+        plant.commit()
+    row = plant.index.connection().execute("SELECT max(id) FROM traces").fetchone()[0]
+    assert len(plant.contents.of([row])[row]) == 2
+    (plant.data / "lake").unlink()
+    (plant.data / "gone").rename(plant.data / "lake")
+    plant.commit()
+    assert len(plant.lake_rows()) == 4
+    assert plant.content_counts() == [2, 2]
+
+
+def test_spans_are_found_at_every_moment_of_their_way(plant: Plant) -> None:
+    stop, missed = threading.Event(), []
+
+    def move() -> None:
+        while not stop.is_set():
+            plant.fold()
+            plant.tail.commit_sealed(stop.is_set)
+            time.sleep(0.01)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        for number in range(1, 40):
+            plant.write(number)
+            plant.index.catch_up([plant.journal])
+            counts = plant.content_counts()
+            if counts != [2] * number:
+                missed.append((number, counts))
+    finally:
+        stop.set()
+        mover.join()
+    assert missed == []
+
+
+def test_the_newest_version_of_a_span_counts_wherever_it_is(plant: Plant) -> None:
+    plant.writer.append(spans_record(1, "root", "child", at=1000)).result(10)
+    plant.fold()
+    plant.commit()
+    plant.writer.append(spans_record(1, "child", at=2000, tokens=77)).result(10)
+    plant.index.catch_up([plant.journal])
+    (row,) = plant.index.connection().execute("SELECT id FROM traces").fetchone()
+    assert sum("77" in text for text in plant.contents.of([row])[row]) == 1
+    plant.fold()
+    plant.commit()
+    assert sum("77" in text for text in plant.contents.of([row])[row]) == 1
+    assert len(plant.contents.of([row])[row]) == 2
