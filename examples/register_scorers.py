@@ -25,7 +25,7 @@ def cites_source(outputs) -> bool:
 
 
 @scorer
-def looked_in_right_place(inputs, trace):
+def right_page(inputs, trace):
     """Is the question about what the agent looked up to answer it?"""
     import re
 
@@ -55,7 +55,7 @@ def register_and_start() -> list[Scorer]:
     everything = ScorerSamplingConfig(sample_rate=1.0)
     return [
         one.register(name=one.name).start(sampling_config=everything)
-        for one in (cites_source, looked_in_right_place)
+        for one in (cites_source, right_page)
     ]
 
 

@@ -102,7 +102,7 @@ def test_the_demo_shows_the_regression_and_leaves_nothing_running(tmp_path: Path
     done = demo("--data", str(data), "--port", "0", "--questions", "60")
     assert done.returncode == 0, done.stdout + done.stderr
 
-    for scorer in ("cites_source", "looked_in_right_place"):
+    for scorer in ("cites_source", "right_page"):
         row = next(line for line in done.stdout.splitlines() if scorer in line and "%" in line)
         traces, scored, before, after = re.findall(r"(\d+)(?= +│|% +\()", row)
         assert (traces, scored) == ("60", "60")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -23,6 +24,20 @@ QUESTIONS = 40
 REVIEWER = AssessmentSource("HUMAN", "reviewer@example.com")
 
 
+def wait_for_scores(experiment_id: str) -> None:
+    """Return when both scorers have scored everything; fail after a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        traces = mlflow.search_traces(
+            locations=[experiment_id], include_spans=False, max_results=100, return_type="list"
+        )
+        scores = sum(len(trace.info.assessments) for trace in traces)
+        if scores == 2 * QUESTIONS:
+            return
+        time.sleep(0.5)
+    raise TimeoutError(f"{len(traces)} traces have {scores} scores, not {2 * QUESTIONS}")
+
+
 def fill(url: str) -> dict[str, str]:
     """Traffic of both agent versions with scores, one human's opinion, and a dataset."""
     mlflow.set_tracking_uri(url)
@@ -32,6 +47,7 @@ def fill(url: str) -> dict[str, str]:
         agent = support_agent.SupportAgent(version)
         list(customers.talk(agent.answer, customers.conversations(QUESTIONS // 2, seed)))
     mlflow.flush_trace_async_logging()
+    wait_for_scores(experiment.experiment_id)
 
     traces = mlflow.search_traces(
         locations=[experiment.experiment_id],

@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from .conftest import Filled, Visit
 
-SCORERS = ("cites_source", "looked_in_right_place")
+SCORERS = ("cites_source", "right_page")
 ASSESSMENT_DETAILS = '[data-component-id="shared.model-trace-explorer.toggle-assessment-expanded"]'
 
 

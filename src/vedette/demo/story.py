@@ -160,8 +160,8 @@ def _report(
     pages = f"{url}/#/experiments/{experiment_id}"
     links = {
         "All traces": f"{pages}/traces",
-        "Conversations": f"{pages}/chat-sessions",
-        "Charts": f"{pages}/overview",
+        "Conversations": f"{pages}/traces?groupBy=session",
+        "Charts": f"{pages}/overview/quality",
     }
     if failing := failing_trace(traces, scorers):
         links["A failing trace"] = f"{pages}/traces/{failing.trace_id}"
