@@ -46,7 +46,7 @@ def part_pid(vedette: RunningVedette, part: str) -> int:
 
 def test_up_tells_where_it_is_and_stops_in_order(fresh_vedette: Start) -> None:
     vedette = fresh_vedette()
-    assert f"is ready: {vedette.url}" in vedette.log.read_text()
+    vedette.wait_until(lambda: f"is ready: {vedette.url}" in vedette.log.read_text())
     processes = family(vedette)
     assert len(processes) >= 3
     before = time.monotonic()
