@@ -11,10 +11,16 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import AssessmentSource, Feedback, SpanType, Trace
+from mlflow.entities.assessment import IssueReference
+from mlflow.entities.issue import IssueSeverity
 from mlflow.exceptions import MlflowException
-from mlflow.genai import create_label_schema
 from mlflow.genai.datasets import create_dataset, get_dataset
-from mlflow.genai.label_schemas import InputPassFail
+from mlflow.genai.label_schemas import InputPassFail, create_label_schema
+from mlflow.genai.review_queues import (
+    add_items_to_review_queue,
+    create_review_queue,
+    list_review_queue_items,
+)
 
 from conftest import RunningVedette
 
@@ -246,7 +252,44 @@ def test_runs_datasets_and_label_schemas_work_as_ever(experiment: str) -> None:
     schema = create_label_schema(
         name="helpful",
         type="feedback",
-        title="Is it helpful?",
+        instruction="Is it helpful?",
         input=InputPassFail(positive_label="yes", negative_label="no"),
     )
     assert schema.name == "helpful"
+
+
+def test_a_deleted_trace_leaves_its_review_queue(experiment: str) -> None:
+    kept, deleted = traced("keep"), traced("drop")
+    queue = create_review_queue("mine", queue_type="custom", users=["me"])
+    add_items_to_review_queue(queue.queue_id, item_ids=[kept, deleted])
+    MlflowClient().delete_traces(experiment, trace_ids=[deleted])
+    assert [item.item_id for item in list_review_queue_items(queue.queue_id)] == [kept]
+
+
+def test_issues_are_listed_by_severity_and_number_of_traces(experiment: str) -> None:
+    store = MlflowClient()._tracking_client.store
+    issues = {
+        name: store.create_issue(experiment, name, "...", severity=severity)
+        for name, severity in (
+            ("rare", IssueSeverity.LOW),
+            ("frequent", IssueSeverity.LOW),
+            ("grave", IssueSeverity.HIGH),
+        )
+    }
+    for _ in range(2):
+        trace_id = traced()
+        issue_id = issues["frequent"].issue_id
+        store.create_assessment(IssueReference(issue_id, "frequent", trace_id=trace_id))
+    first = store.search_issues(experiment, include_trace_count=True, max_results=2)
+    rest = store.search_issues(
+        experiment, include_trace_count=True, max_results=2, page_token=first.token
+    )
+    found = [(issue.name, issue.trace_count) for issue in [*first, *rest]]
+    assert found == [("grave", 0), ("frequent", 2), ("rare", 0)]
+    assert rest.token is None
+
+
+def test_another_process_can_not_use_the_servers_own_uri(vedette: RunningVedette) -> None:
+    mlflow.set_tracking_uri(f"lakehouse://{vedette.data}")
+    with pytest.raises(MlflowException, match="set_tracking_uri"):
+        mlflow.search_traces(locations=["0"])

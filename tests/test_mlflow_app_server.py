@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 from conftest import free_port
+from vedette.intake.journal import JournalReader, JournalWriter
+from vedette.intake.records import Position
 
 START_TRACE = "/api/3.0/mlflow/traces"
 
@@ -113,6 +115,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+def journaled(data: Path) -> set[str]:
+    """Ids of the traces whose start is in the journal, as the next server will read it."""
+    directory = data / "journal" / "server"
+    JournalWriter(directory).close()  # what a start does with the segment that was left open
+    records = JournalReader(directory).read(Position(0, 0), 1 << 30)
+    return {record.fields["trace"]["trace_id"] for record, _ in records}
+
+
 def trace_id() -> str:
     return f"tr-{uuid.uuid4().hex}"
 
@@ -193,13 +203,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         for writer in writers:
             writer.join()
     assert len(acknowledged) > 10
-    with serving(tmp_path) as second:
-        missing = [
-            name
-            for name in acknowledged
-            if second.ask("GET", f"{START_TRACE}/{name}").status != 200
-        ]
-    assert missing == []
+    assert set(acknowledged) <= journaled(tmp_path)
 
 
 def test_sigterm_answers_what_is_under_way_and_exits_0(tmp_path: Path) -> None:
@@ -232,9 +236,7 @@ def test_sigterm_answers_what_is_under_way_and_exits_0(tmp_path: Path) -> None:
             writer.join()
     assert set(answers) <= {200, 0}
     assert len(acknowledged) > 10
-    with serving(tmp_path) as again:
-        for name in acknowledged[-20:]:
-            assert again.ask("GET", f"{START_TRACE}/{name}").status == 200
+    assert set(acknowledged) <= journaled(tmp_path)
 
 
 def test_a_full_journal_is_503_with_retry_after_and_takes_nothing(tmp_path: Path) -> None:
