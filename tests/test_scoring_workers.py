@@ -32,10 +32,10 @@ def error_of(outcome: Outcome) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[WorkerPool]:
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECRET_API_KEY", "hunter2")
-        pool = WorkerPool(per_scorer=2, timeout=60.0)
+        pool = WorkerPool(tmp_path_factory.mktemp("workers"), per_scorer=2, timeout=60.0)
         # The first worker waits for the import of MLflow
         pool.submit(HEALTHY, [unit(0)]).result(120)
         yield pool
@@ -180,8 +180,8 @@ def test_a_worker_killed_by_others_costs_nothing(pool: WorkerPool) -> None:
     assert values(future.result(60)) == list(range(32))
 
 
-def test_the_death_of_the_forking_process_is_an_event_not_an_incident() -> None:
-    pool = WorkerPool()
+def test_the_death_of_the_forking_process_is_an_event_not_an_incident(tmp_path: Path) -> None:
+    pool = WorkerPool(tmp_path)
     try:
         before = set(_forking_processes())
         assert values(run(pool, HEALTHY, 1)) == [1]
@@ -204,8 +204,8 @@ def test_the_death_of_the_forking_process_is_an_event_not_an_incident() -> None:
     assert not [worker for worker in workers if worker.is_running()]
 
 
-def test_closing_leaves_no_process_behind() -> None:
-    pool = WorkerPool()
+def test_closing_leaves_no_process_behind(tmp_path: Path) -> None:
+    pool = WorkerPool(tmp_path)
     before = set(_forking_processes())
     run(pool, HEALTHY, 1)
     [forks] = set(_forking_processes()) - before

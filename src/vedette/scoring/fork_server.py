@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -46,12 +45,15 @@ class ForkServer:
     """Starts the forking process when the first worker is wanted, and again if it dies.
 
     Args:
+        scratch: the workers' home and working directory; emptied first, removed in the end.
         memory_bytes: address space that a worker may use beyond what it starts with.
     """
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, scratch: Path, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
-        self._scratch = Path(tempfile.mkdtemp(prefix="vedette-workers-"))
+        self._scratch = scratch
+        shutil.rmtree(scratch, ignore_errors=True)  # what an engine that was killed has left
+        scratch.mkdir(parents=True)
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._failures = 0
@@ -120,7 +122,8 @@ class _Process:
         with theirs:
             self._popen = subprocess.Popen(
                 [
-                    *(sys.executable, "-W", "ignore", "-m", "vedette.scoring.worker"),
+                    # -P: what scorers write into their directory can't be imported
+                    *(sys.executable, "-P", "-W", "ignore", "-m", "vedette.scoring.worker"),
                     *(str(theirs.fileno()), str(memory_bytes)),
                 ],
                 cwd=scratch,

@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vedette.intake.records import AssessmentRow
 from vedette.scoring.active import ActiveScorer
@@ -75,6 +76,7 @@ class WorkerPool:
     """Worker processes for all scorers.
 
     Args:
+        scratch: directory for the workers, emptied first and removed in the end.
         per_scorer: workers that one scorer may keep busy.
         processes: workers in all; idle ones make room for others.
         timeout: seconds for one call of a scorer that sets no limit itself.
@@ -83,6 +85,7 @@ class WorkerPool:
 
     def __init__(
         self,
+        scratch: Path,
         *,
         per_scorer: int = 2,
         processes: int = 32,
@@ -92,7 +95,7 @@ class WorkerPool:
         self._per_scorer = per_scorer
         self._most = processes
         self._timeout = timeout
-        self._forks = ForkServer(memory_bytes)
+        self._forks = ForkServer(scratch, memory_bytes)
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="scorer")
         self._lock = threading.Lock()
         self._lanes: dict[tuple[str, int, str], _Lane] = {}

@@ -57,7 +57,11 @@ class Scoring:
         self._buffer_ms = int(settings.trace_completion_buffer * 1000)
         self._index = index
         self._journal = journal
-        self._pool = WorkerPool(per_scorer=settings.workers, timeout=settings.scorer_timeout)
+        self._pool = WorkerPool(
+            settings.run_dir / "workers",
+            per_scorer=settings.workers,
+            timeout=settings.scorer_timeout,
+        )
         self._planner = Planner(index, contents, self._pool)
         self._control = control_engine(settings.control_uri)
         # Not older than the buffer: a trace that arrived after start() finds its scorer known
