@@ -76,11 +76,6 @@ class Settings(BaseSettings):
         ge=0,
         description="A trace is scored when its root has ended and nothing came for this long.",
     )
-    max_trace_age: float = Field(
-        3600.0,
-        gt=0,
-        description="A trace without an ended root counts as incomplete after this.",
-    )
     workers: int = Field(
         min(2, os.cpu_count() or 1), ge=1, le=256, description="Worker processes per scorer."
     )
