@@ -11,6 +11,7 @@ from deltalake import DeltaTable
 
 from test_fold import spans_record
 from vedette.intake.journal import JournalReader, JournalWriter
+from vedette.intake.segments import segment_files
 from vedette.lake.read import SpanReader
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
@@ -41,8 +42,11 @@ class Plant:
 
     def seal(self) -> None:
         """Wait until the writer has sealed what there is."""
-        while self.journal.end().offset:
+        while any(not sealed and path.stat().st_size for _, sealed, path in self.segments()):
             time.sleep(0.01)
+
+    def segments(self) -> list[tuple[int, bool, Path]]:
+        return segment_files(self.journal.directory)
 
     def fold(self) -> None:
         while self.tail.advance():
