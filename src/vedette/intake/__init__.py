@@ -1,1 +1,1 @@
-"""Take OTLP and MLflow trace writes, validate them, make them durable in the journal, acknowledge."""
+"""Take OTLP and MLflow trace writes, validate them, make them durable (journal), acknowledge."""

@@ -11,8 +11,14 @@ from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _RETRY_AFTER = b"1"  # seconds; the journal drains, or refuses, within about that
-# MLflow's artifact proxy streams files to disk; how large they may be is not ours to say
-_UNLIMITED = ("/api/2.0/mlflow-artifacts/", "/ajax-api/2.0/mlflow-artifacts/")
+# MLflow's artifact proxy streams files to disk; how large they may be is not ours to say. OTLP's
+# routes count for themselves, to answer in OTLP's way.
+_UNLIMITED = (
+    "/api/2.0/mlflow-artifacts/",
+    "/ajax-api/2.0/mlflow-artifacts/",
+    "/v1/traces",
+    "/api/2.0/otel/v1/traces",
+)
 _UNLIMITED_ENDS = ("/mlflow/upload-artifact",)
 
 
