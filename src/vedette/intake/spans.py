@@ -25,7 +25,7 @@ class Resource:
 
 @dataclass(slots=True)
 class DecodedSpan:
-    """One span. ``attributes`` is a JSON object of OTLP's typed values, as sent, and of what MLflow's
+    """One span. ``attributes`` is a JSON object: OTLP's typed values, as sent, and what MLflow's
     convention translators derive (mlflow.spanInputs, mlflow.chat.tokenUsage, ...)."""
 
     trace_id: str  # "tr-" + 32 hex
