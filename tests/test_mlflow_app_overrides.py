@@ -129,6 +129,8 @@ def test_every_trace_method_there_is_an_answer_of_ours(name: str) -> None:
 MLFLOWS_OWN = {
     "delete_traces",  # checks its arguments, then calls _delete_traces, which is ours
     "resolve_trace_archival_config",  # echoes its arguments
+    "link_mcp_server_versions_to_trace",  # not implemented in MLflow
+    "get_mcp_server_versions_for_trace",  # not implemented in MLflow
 }
 
 

@@ -268,3 +268,57 @@ def test_a_second_server_on_the_same_data_is_refused(server: Server) -> None:
     assert run.returncode != 0
     assert "already" in run.stderr
     assert server.start_trace(trace_id()).status == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"a":' * 2000, b'"x"'])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", START_TRACE),
+        ("PATCH", f"{START_TRACE}/tr-0/tags"),
+        ("DELETE", f"{START_TRACE}/tr-0/tags"),
+        ("POST", f"{START_TRACE}/tr-0/assessments"),
+        ("PATCH", f"{START_TRACE}/tr-0/assessments/a-0"),
+        ("POST", f"{START_TRACE}/search"),
+        ("POST", f"{START_TRACE}/delete-traces"),
+        ("POST", "/api/2.0/mlflow/traces/link-to-run"),
+        ("POST", "/api/2.0/mlflow/traces/link-prompts"),
+        ("POST", "/api/3.0/mlflow/scorers/register"),
+        ("PUT", "/api/3.0/mlflow/scorers/online-config"),
+    ],
+)
+def test_malformed_bodies_are_the_callers_mistake(
+    server: Server, method: str, path: str, body: bytes
+) -> None:
+    answer = server.ask(method, path, body, {"Content-Type": "application/json"})
+    assert 400 <= answer.status < 500
+    assert json.loads(answer.body)["error_code"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/api/3.0/mlflow/scorers/online-config", {"sample_rate": "half"}),
+        ("PUT", "/api/3.0/mlflow/scorers/online-config", {"sample_rate": [1]}),
+        ("PUT", "/api/3.0/mlflow/scorers/online-config", {"experiment_id": str(2**70)}),
+        ("POST", "/api/3.0/mlflow/scorers/register", {"serialized_scorer": "1.5"}),
+        ("POST", "/api/3.0/mlflow/scorers/register", {"serialized_scorer": '{"name": "a"}'}),
+        ("POST", f"{START_TRACE}/delete-traces", {"experiment_id": str(2**70)}),
+        ("POST", f"{START_TRACE}/delete-traces", {"max_traces": {}}),
+        ("POST", f"{START_TRACE}/search", {"max_results": []}),
+    ],
+)
+def test_values_of_the_wrong_kind_are_the_callers_mistake(
+    server: Server, method: str, path: str, body: dict[str, Any]
+) -> None:
+    whole = {
+        "experiment_id": "0",
+        "name": "a",
+        "sample_rate": 0.5,
+        "serialized_scorer": "{}",
+        "request_ids": ["tr-0"],
+        "locations": [],
+    }
+    answer = server.ask(method, path, whole | body)
+    assert 400 <= answer.status < 500
+    assert json.loads(answer.body)["error_code"]

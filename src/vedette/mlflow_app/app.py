@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import BaseRoute
 
+from vedette.mlflow_app.bad_input import answer_bad_input
 from vedette.mlflow_app.middleware import BodyLimit, RetryAfter, RoutesAhead
 
 
@@ -30,8 +31,10 @@ def build_app(routes: Sequence[BaseRoute], *, max_body_bytes: int) -> FastAPI:
     with warnings.catch_warnings():
         # MLflow's use of Starlette's WSGI adapter is not for our users to act upon
         warnings.filterwarnings("ignore", message="starlette.middleware.wsgi is deprecated")
+        from mlflow.server import app as flask_app
         from mlflow.server import fastapi_app
 
+    answer_bad_input(flask_app)
     app: FastAPI = fastapi_app.app
     # MLflow's two function middlewares (workspaces, gateway timing) are for its own routes and cost
     # more than a request of ours takes; its security middlewares are classes and stay outermost.

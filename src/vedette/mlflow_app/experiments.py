@@ -9,10 +9,22 @@ from typing import Any, NamedTuple
 
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 
 _FRESH_SECONDS = 5.0  # how late another server's delete_experiment may be noticed
 _LIMIT = 10_000
+_LARGEST_ID = 2**63 - 1  # SQLite's
+
+
+def require_possible(experiment_id: str) -> None:
+    """Answer ids no database could hold like those that aren't there.
+
+    Raises:
+        MlflowException: RESOURCE_DOES_NOT_EXIST.
+    """
+    text = str(experiment_id)
+    if text.isdecimal() and int(text[:30]) > _LARGEST_ID:
+        raise MlflowException(f"No Experiment with id={text} exists", RESOURCE_DOES_NOT_EXIST)
 
 
 class ExperimentFacts(NamedTuple):
@@ -42,6 +54,7 @@ class Experiments:
         """
         if (facts := self._remembered(experiment_id)) is not None:
             return facts
+        require_possible(experiment_id)
         experiment = self._load(experiment_id)
         facts = ExperimentFacts(
             experiment.experiment_id, experiment.artifact_location, experiment.lifecycle_stage

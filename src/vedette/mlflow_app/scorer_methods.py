@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import uuid
 from typing import Any, cast
 
 from mlflow.entities import ScorerVersion
 from mlflow.exceptions import MlflowException
+from mlflow.genai.scorers.base import SerializedScorer
 from mlflow.genai.scorers.online.entities import OnlineScoringConfig
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.tracking.dbmodels.models import SqlOnlineScoringConfig, SqlScorer
@@ -23,6 +25,23 @@ class ScorerMethods:
     def get_active_online_scorers(self) -> list[Any]:
         """Nothing, for MLflow's own scheduler: the engine scores."""
         return []
+
+    def register_scorer(
+        self, experiment_id: str, name: str, serialized_scorer: str
+    ) -> ScorerVersion:
+        """As MLflow's, which fails on what isn't a serialized scorer.
+
+        Raises:
+            MlflowException: INVALID_PARAMETER_VALUE, it isn't one.
+        """
+        try:
+            SerializedScorer.from_dict(json.loads(serialized_scorer))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise MlflowException.invalid_parameter_value(
+                f"serialized_scorer is not one that MLflow's Scorer.model_dump() has made: {error}"
+            ) from error
+        found = super().register_scorer(experiment_id, name, serialized_scorer)  # type: ignore[misc]
+        return cast(ScorerVersion, found)
 
     def get_scorer(
         self, experiment_id: str, name: str, version: int | None = None

@@ -7,9 +7,9 @@ public method touching a trace table; a test looks for those that a new MLflow b
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from mlflow.entities import Issue, ViewType
+from mlflow.entities import Experiment, Issue, ViewType
 from mlflow.entities.entity_type import EntityAssociationType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import NOT_IMPLEMENTED
@@ -19,6 +19,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.search_utils import SearchTraceUtils
 
 from vedette.mlflow_app.environment import ARTIFACTS_PROXY
+from vedette.mlflow_app.experiments import require_possible
 from vedette.mlflow_app.plane import plane_of
 from vedette.mlflow_app.read_methods import ReadMethods
 from vedette.mlflow_app.scorer_methods import ScorerMethods
@@ -44,6 +45,12 @@ class VedetteStore(WriteMethods, ReadMethods, ScorerMethods, SqlAlchemyStore):  
     def supports_trace_archival(self) -> bool:
         """False: there is nothing in MLflow's trace tables to archive."""
         return False
+
+    def get_experiment(self, experiment_id: str) -> Experiment:
+        """As MLflow's, which fails on ids of more than 64 bits."""
+        require_possible(experiment_id)
+        found = super().get_experiment(experiment_id)  # type: ignore[no-untyped-call]
+        return cast(Experiment, found)
 
     def delete_experiment(self, experiment_id: str) -> None:
         """As MLflow's, which also deletes what the experiment's runs have assessed."""

@@ -30,6 +30,7 @@ from mlflow.utils.validation import _parse_experiment_id, _validate_trace_tag
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from vedette.intake.records import AssessmentRow
+from vedette.mlflow_app.experiments import require_possible
 from vedette.mlflow_app.plane import TracePlane
 from vedette.mlflow_app.starts import checked_row, experiment_of, started_info, trace_header
 from vedette.traces.assessments import assessment_entity
@@ -81,6 +82,7 @@ class WriteMethods:
         trace_ids: Sequence[str] | None = None,
     ) -> int:
         # What MLflow's delete_traces calls once it has checked the combination of arguments
+        require_possible(experiment_id)
         deleted = self._plane.writes.delete_traces(
             _parse_experiment_id(experiment_id),
             max_timestamp_ms=max_timestamp_millis,
