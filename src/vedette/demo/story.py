@@ -45,7 +45,7 @@ def run(
         questions: how many questions customers ask; each makes one trace.
         at_once: how many customers talk at the same time.
     """
-    console = Console()
+    console = Console(highlight=False)
     directory = data or Path(tempfile.mkdtemp(prefix="vedette-demo-"))
     try:
         _require_empty(directory)
