@@ -36,7 +36,7 @@ class RunningVedette:
             health: dict[str, Any] = json.load(response)
         return health
 
-    def wait_until(self, condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    def wait_until(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """The first true value of ``condition()``; fails with the log after ``seconds``."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -79,7 +79,7 @@ def start_vedette(data: Path, **settings: Any) -> RunningVedette:
         )
     running = RunningVedette(process, f"http://127.0.0.1:{settings['port']}", data, log)
     try:
-        running.wait_until(lambda: running.health()["status"] == "ok", seconds=60)
+        running.wait_until(lambda: running.health()["status"] == "ok", seconds=120)
     except BaseException:
         running.stop()
         raise

@@ -44,18 +44,6 @@ def part_pid(vedette: RunningVedette, part: str) -> int:
     return pid
 
 
-def test_up_tells_where_it_is_and_stops_in_order(fresh_vedette: Start) -> None:
-    vedette = fresh_vedette()
-    vedette.wait_until(lambda: f"is ready: {vedette.url}" in vedette.log.read_text())
-    processes = family(vedette)
-    assert len(processes) >= 3
-    before = time.monotonic()
-    assert vedette.stop() == 0
-    assert time.monotonic() - before < 10
-    assert psutil.wait_procs(processes, timeout=1)[1] == []
-    assert "Traceback" not in vedette.log.read_text()
-
-
 def test_a_second_one_on_the_data_directory_is_refused(vedette: RunningVedette) -> None:
     holders = {
         "up": vedette.process.pid,
@@ -95,16 +83,29 @@ def test_what_dies_is_started_again(fresh_vedette: Start) -> None:
     log = vedette.log.read_text()
     assert "the engine died (signal SIGKILL); starting it again" in log
     assert "the server died (signal SIGKILL); starting it again" in log
+    stops_in_order(vedette)
 
 
 def test_nothing_outlives_a_killed_supervisor(fresh_vedette: Start, tmp_path: Path) -> None:
     vedette = fresh_vedette()
     processes = family(vedette)
+    assert len(processes) >= 3
     vedette.process.kill()
     vedette.process.wait()
     again = fresh_vedette(tmp_path / "data")  # waits for the old ones, then has the directory
     assert psutil.wait_procs(processes, timeout=0)[1] == []
-    assert again.stop() == 0
+    stops_in_order(again)
+
+
+def stops_in_order(vedette: RunningVedette) -> None:
+    """SIGTERM ends it with 0 in under 10 s, with no process left and no error in its log."""
+    vedette.wait_until(lambda: f"is ready: {vedette.url}" in vedette.log.read_text())
+    processes = family(vedette)
+    before = time.monotonic()
+    assert vedette.stop() == 0
+    assert time.monotonic() - before < 10
+    assert psutil.wait_procs(processes, timeout=1)[1] == []
+    assert "Traceback" not in vedette.log.read_text()
 
 
 def test_health_tells_of_every_part(vedette: RunningVedette) -> None:
