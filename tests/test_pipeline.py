@@ -42,11 +42,14 @@ class Plant:
 
     def seal(self) -> None:
         """Wait until the writer has sealed what there is."""
-        while any(not sealed and path.stat().st_size for _, sealed, path in self.segments()):
+        while True:
+            try:
+                files = segment_files(self.journal.directory)
+                if all(sealed or path.stat().st_size == 0 for _, sealed, path in files):
+                    return
+            except FileNotFoundError:  # it is being renamed
+                continue
             time.sleep(0.01)
-
-    def segments(self) -> list[tuple[int, bool, Path]]:
-        return segment_files(self.journal.directory)
 
     def fold(self) -> None:
         while self.tail.advance():

@@ -21,13 +21,14 @@ logger = logging.getLogger(__name__)
 Work = list[tuple[Decoded, Position]]
 
 _READ_BYTES = 4 * 1024 * 1024
-_CACHE_BYTES = 256 * 1024 * 1024  # journal bytes whose decoded form may wait for the lake
+_CACHE_BYTES = 64 * 1024 * 1024  # of journal whose decoded form may wait for the lake
 
 
 @dataclass(slots=True)
 class _Segment:
     work: Work = field(default_factory=list)
-    whole: bool = True  # read from its first record on
+    whole: bool = True  # nothing of it was left out
+    size: int = 0  # bytes of journal
 
 
 class Tail:
@@ -63,26 +64,23 @@ class Tail:
         return True
 
     def _keep(self, item: tuple[Decoded, Position]) -> None:
-        (record, _), (number, _) = item
+        _, (number, end) = item
         segment = self._segments.setdefault(number, _Segment())
-        if self._cached > _CACHE_BYTES:  # the lake is far behind: it will read the journal again
-            segment.whole = False
-            self._cached -= _size(segment.work)
-            segment.work.clear()
-        else:
+        if self._cached > _CACHE_BYTES:  # the lake is behind: it will read the journal again
+            self._cached -= segment.size
+            self._segments[number] = _Segment(whole=False)
+        elif segment.whole:
             segment.work.append(item)
-            self._cached += len(record.body)
+            self._cached += end - segment.size
+            segment.size = end
 
     def _take(self, number: int) -> Work:
-        """A sealed segment's records: decoded already if this process has read all of it."""
+        """A sealed segment's records: decoded already if this process has kept all of it."""
         with self._lock:
-            segment = self._segments.pop(number, None)
-            if segment is not None:
-                self._cached -= _size(segment.work)
-        if segment is not None and segment.whole and segment.work:
-            end = segment.work[-1][1].offset
-            if end == self.journal.size(number):
-                return segment.work
+            segment = self._segments.pop(number, _Segment())
+            self._cached -= segment.size
+        if segment.whole and segment.size == self.journal.size(number):
+            return segment.work
         return [(decoded(record), at) for record, at in self.journal.read_segment(number)]
 
     def commit_sealed(self, stopping: Callable[[], bool]) -> bool:
@@ -118,7 +116,3 @@ class Tail:
     def state(self) -> dict[str, Any]:
         """What ``/health`` tells of it."""
         return {"last_commit": self.last_commit, "lag_seconds": self.lag_seconds}
-
-
-def _size(work: Work) -> int:
-    return sum(len(record.body) for (record, _), _ in work)

@@ -56,8 +56,10 @@ Decoded = tuple[Record, list[DecodedSpan]]
 
 
 def decoded(record: Record) -> Decoded:
-    """A record with its spans decoded."""
-    return record, decode_spans(record.body) if record.kind == "spans" else []
+    """A record with its spans decoded, and without the bytes they were decoded from."""
+    if record.kind != "spans":
+        return record, []
+    return Record(record.kind, record.at, record.fields), decode_spans(record.body)
 
 
 def fold(connection: sqlite3.Connection, work: Sequence[Decoded]) -> None:
