@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.otlp_client import send
-from bench.processes import pss_bytes, wait_until_quiet
+from bench.processes import pss_by_part, pss_bytes, wait_until_quiet
 from bench.queries import DAY_MS, count_spans
 from bench.reads import Read, in_turns, reads, sample, vedette_bytes
 from bench.results import Table, ratio, record
@@ -22,6 +22,7 @@ from bench.stamped_requests import StampedRequests
 _TRACES_PER_REQUEST = 100
 _REQUESTS_PER_CHUNK = 100  # held in memory at once
 _SAMPLE_SECONDS = 2.0
+_DRAIN_SECONDS = 1_200.0
 _FLAT_SECONDS = 30.0  # of rest after the fill, for the last memory sample
 _BYTES_PER_TRACE = 20_000  # of free disk that must be there: several times what is used
 _MEGABYTE = 1e6
@@ -60,7 +61,11 @@ def _measure(server: Server, options: argparse.Namespace) -> None:
     times: list[Mapping[str, float]] = []
     for size in (options.compare_at, options.traces):
         filling.fill_to(size)
-        server.drain(at_most_seconds=600.0)
+        rate = filling.traces / filling.seconds
+        print(f"{filling.traces:,} traces sent, {rate:.0f}/s, {filling.told()}", flush=True)
+        waited = server.drain(at_most_seconds=_DRAIN_SECONDS)
+        filling.drained_seconds += waited
+        print(f"... in the lake {waited:.1f} s later, {filling.told()}", flush=True)
         wait_until_quiet(at_most_seconds=options.quiet)
         filling.sample()
         chosen = sample(server, experiment)
@@ -89,11 +94,12 @@ def _notes(filling: Filling, server: Server, found: int, options: argparse.Names
         f"{found:,} traces of {filling.sent_bytes / found / 1000:.1f} kB as sent, "
         f"{options.payload / 1000:.1f} kB of it text that repeats after 2,000 traces; "
         f"{filling.traces - found} lost; medians of {options.repeats} reads.",
-        f"Filled at {filling.traces / filling.seconds:.0f} traces/s, "
-        f"{_TRACES_PER_REQUEST} per request, 4 connections.",
+        f"Acknowledged at {filling.traces / filling.seconds:.0f} traces/s, "
+        f"{_TRACES_PER_REQUEST} per request, 4 connections; all in the lake at "
+        f"{filling.traces / (filling.seconds + filling.drained_seconds):.0f} traces/s.",
         f"Memory, MB of PSS of server, engine and workers: {memory}; "
         f"peak {peak / _MEGABYTE:.0f}; after {_FLAT_SECONDS:.0f} s of rest "
-        f"{filling.memory[-1].pss_bytes / _MEGABYTE:.0f}.",
+        f"{filling.memory[-1].pss_bytes / _MEGABYTE:.0f} ({filling.told()}).",
         f"On disk, kB per trace: {disk}.",
     ]
 
@@ -104,6 +110,7 @@ class Filling:
     def __init__(self, server: Server, experiment: str, payload: int, seconds: float) -> None:
         self.traces = 0
         self.seconds = 0.0
+        self.drained_seconds = 0.0
         self.sent_bytes = 0
         self.memory: list[Memory] = []
         self._server = server
@@ -133,6 +140,11 @@ class Filling:
     def sample(self) -> None:
         """Look at the memory now."""
         self.memory.append(Memory(self.traces, pss_bytes(self._server.pid)))
+
+    def told(self) -> str:
+        """The memory now, for people."""
+        parts = pss_by_part(self._server.pid)
+        return ", ".join(f"{name} {size / _MEGABYTE:.0f} MB" for name, size in parts.items())
 
     def milestones(self, count: int) -> list[Memory]:
         """Evenly chosen samples, the first and the last among them."""

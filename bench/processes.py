@@ -38,6 +38,18 @@ def pss_bytes(pid: int) -> int:
     return total
 
 
+def pss_by_part(pid: int) -> dict[str, int]:
+    """`pss_bytes` of a ``vedette up`` itself and of each child with all that it started."""
+    parts = {"supervisor": pss_bytes(pid)}
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(*_GONE):
+            words = child.cmdline()
+            name = "server" if "server" in words else "engine and workers"
+            parts[name] = pss_bytes(child.pid)
+            parts["supervisor"] -= parts[name]
+    return parts
+
+
 def end(processes: list[psutil.Process], *, grace_seconds: float = 30.0) -> None:
     """SIGTERM to the first, then SIGKILL to whichever of them is left after the grace period."""
     with contextlib.suppress(psutil.NoSuchProcess):

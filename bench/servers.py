@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from bench.json_client import JsonClient
@@ -119,6 +120,7 @@ def _running(
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     log = directory / "server.log"
+    signal.signal(signal.SIGTERM, _exit)  # so that a stopped benchmark leaves nothing running
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -163,6 +165,10 @@ def wait_until_ready(
             )
             raise RuntimeError(f"{url} {state}. The end of {log}:\n{end_of_log}")
         time.sleep(0.1)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _reason(code: int) -> str:
