@@ -300,6 +300,8 @@ def test_malformed_bodies_are_the_callers_mistake(
     [
         ("PUT", "/api/3.0/mlflow/scorers/online-config", {"sample_rate": "half"}),
         ("PUT", "/api/3.0/mlflow/scorers/online-config", {"sample_rate": [1]}),
+        ("PUT", "/api/3.0/mlflow/scorers/online-config", {"name": "\ud800"}),
+        ("POST", f"{START_TRACE}/tr-0/assessments", {"assessment": "\ud800"}),
         ("PUT", "/api/3.0/mlflow/scorers/online-config", {"experiment_id": str(2**70)}),
         ("POST", "/api/3.0/mlflow/scorers/register", {"serialized_scorer": "1.5"}),
         ("POST", "/api/3.0/mlflow/scorers/register", {"serialized_scorer": '{"name": "a"}'}),

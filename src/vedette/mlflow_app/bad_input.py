@@ -18,8 +18,16 @@ from werkzeug.exceptions import HTTPException
 
 logger = logging.getLogger(__name__)
 
-# What converting a value of the wrong type raises
-_MISTAKES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+# What converting a value of the wrong type raises; protobuf, a SystemError for half a surrogate pair
+_MISTAKES = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    SystemError,
+)
 # Beyond these the request had been understood: an error there is a defect
 _UNDERSTOOD = ("vedette.", "mlflow.store.tracking.", "mlflow.store.db.", "sqlalchemy.")
 

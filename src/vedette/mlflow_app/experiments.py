@@ -82,6 +82,15 @@ class Experiments:
         """As `get_active`, with no database query on the event loop."""
         return _active(await self.get_async(experiment_id))
 
+    def artifact_location(self, experiment_id: str) -> str:
+        """Where the experiment's artifacts are. That never changes: once known, it isn't asked.
+
+        Raises:
+            MlflowException: as `get`.
+        """
+        found = self._known.get(experiment_id)
+        return found[1].artifact_location if found else self.get(experiment_id).artifact_location
+
     def forget(self, experiment_id: str) -> None:
         """Look the experiment up again next time: it has just been changed."""
         self._known.pop(str(experiment_id), None)

@@ -81,9 +81,8 @@ class TracePlane:
 
     def artifact_location(self, info: TraceInfo) -> str:
         """Where a trace's attachments are: beneath its experiment's artifacts, as in MLflow."""
-        experiment = self.experiments.get(str(info.experiment_id))
         uri: str = append_to_uri_path(
-            experiment.artifact_location,
+            self.experiments.artifact_location(str(info.experiment_id)),
             SqlAlchemyStore.TRACE_FOLDER_NAME,
             info.trace_id,
             SqlAlchemyStore.ARTIFACTS_FOLDER_NAME,

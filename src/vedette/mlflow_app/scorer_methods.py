@@ -89,6 +89,13 @@ class ScorerMethods:
             raise MlflowException.invalid_parameter_value(
                 f"sample_rate must be between 0.0 and 1.0, got {sample_rate}"
             )
+        for text in (scorer_name, filter_string or ""):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can carry
+                raise MlflowException.invalid_parameter_value(
+                    f"{text!r} is not valid text: {error.reason}"
+                ) from error
         if filter_string:
             compile_filter(filter_string, None)  # raises what search_traces would
         scorer = self.get_scorer(experiment_id, scorer_name)
