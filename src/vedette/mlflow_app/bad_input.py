@@ -18,7 +18,8 @@ from werkzeug.exceptions import HTTPException
 
 logger = logging.getLogger(__name__)
 
-# What converting a value of the wrong type raises; protobuf, a SystemError for half a surrogate pair
+# What converting a value of the wrong type raises; half a surrogate pair makes protobuf raise a
+# SystemError
 _MISTAKES = (
     TypeError,
     ValueError,
