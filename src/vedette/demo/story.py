@@ -34,7 +34,7 @@ _SETTINGS = {"VEDETTE_TRACE_COMPLETION_BUFFER": "2"}
 def run(
     *, data: Path | None = None, port: int = 5000, questions: int = 400, at_once: int = 4
 ) -> int:
-    """Play the demo; the exit code: 0 if all went well, 1 if not, with the reason on stderr.
+    """Play the demo; the exit code: 0 all went well, 1 not (stderr says why), 130 interrupted.
 
     On a terminal it keeps serving until Ctrl-C, otherwise it stops everything at the end.
 
@@ -47,6 +47,7 @@ def run(
     """
     console = Console(highlight=False)
     directory = data or Path(tempfile.mkdtemp(prefix="vedette-demo-"))
+    code = 0
     try:
         _require_empty(directory)
         with _interruptible(), Instance(directory, port, _SETTINGS) as vedette:
@@ -57,10 +58,10 @@ def run(
         print(f"vedette demo: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130  # as shells have it
+        code = 130  # as shells have it
     if data is None:
         shutil.rmtree(directory, ignore_errors=True)
-    return 0
+    return code
 
 
 def _play(vedette: Instance, console: Console, questions: int, at_once: int) -> None:
