@@ -145,8 +145,9 @@ def _apply_times(trace: TraceState, spans: Sequence[DecodedSpan], *, existed: bo
             known_end = trace.timestamp_ms + trace.execution_time_ms
         start = min(start, trace.timestamp_ms)
     trace.timestamp_ms = start
-    if end is not None:
-        trace.execution_time_ms = max(end, known_end if known_end is not None else end) - start
+    known = [time for time in (end, known_end) if time is not None]
+    if known:
+        trace.execution_time_ms = max(known) - start
 
 
 def _apply_previews(trace: TraceState, root: DecodedSpan) -> None:
@@ -163,10 +164,13 @@ def _apply_analytics(trace: TraceState, spans: Sequence[DecodedSpan]) -> None:
     a parent that sums up its children and arrives apart from them isn't counted twice."""
     for span in spans:
         trace.nodes[span.span_id] = (span.parent_span_id, span.usage, span.cost)
-        if span.session_id is not None and trace.session_id is None:
-            trace.session_id = span.session_id
-        if span.user_id is not None:
-            trace.default_metadata.setdefault(TraceMetadataKey.TRACE_USER, span.user_id)
+    # The first span of the request that names one speaks for all, be it with an empty name: none
+    session_id = next((span.session_id for span in spans if span.session_id is not None), None)
+    if session_id and trace.session_id is None:
+        trace.session_id = session_id
+    user_id = next((span.user_id for span in spans if span.user_id is not None), None)
+    if user_id:
+        trace.default_metadata.setdefault(TraceMetadataKey.TRACE_USER, user_id)
     said = trace.finalized and any(getattr(trace, c) is not None for c in _TOKEN_COLUMNS)
     if not said and any(span.usage for span in spans):
         nodes = [SpanAggregationNode(key, up, own) for key, (up, own, _) in trace.nodes.items()]
