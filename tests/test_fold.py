@@ -176,6 +176,27 @@ def test_tokens_of_a_parent_that_sums_up_its_children_are_not_counted_twice(tmp_
     assert row == (30, 2)
 
 
+def test_tokens_of_spans_that_come_after_start_trace_count_unless_it_told_them(
+    tmp_path: Path,
+) -> None:
+    index = TraceIndex(tmp_path / "index.db")
+    told = {
+        "mlflow.trace.tokenUsage": '{"input_tokens": 5, "output_tokens": 5, "total_tokens": 10}'
+    }
+    records = [
+        spans_record(1, "child", tokens=10),
+        start_record(1),
+        spans_record(1, "other", tokens=20),
+        spans_record(2, "child", tokens=10),
+        start_record(2, metadata=told),
+        spans_record(2, "other", tokens=20),
+    ]
+    for number, record in enumerate(records, 1):
+        index.apply("journal", [(decoded(record), Position(1, number))])
+    rows = index.connection().execute("SELECT input_tokens FROM traces ORDER BY trace_id")
+    assert rows.fetchall() == [(30,), (5,)]
+
+
 def test_a_record_that_fits_no_column_stops_nobody(tmp_path: Path, caplog: Any) -> None:
     index = TraceIndex(tmp_path / "index.db")
     records = [

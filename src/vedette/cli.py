@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 import re
 import sys
@@ -157,6 +158,7 @@ def server(loaded: LoadedSettings, supervisor: _Parent = None) -> None:
             serve(settings)
         except MlflowException as refusal:  # of the control database; says what to do
             _fail(refusal.message, FAILED)
+        _end()
 
 
 @app.command()
@@ -172,6 +174,15 @@ def engine(loaded: LoadedSettings, supervisor: _Parent = None) -> None:
         from vedette.engine import run
 
         run(settings)
+        _end()
+
+
+def _end() -> NoReturn:
+    """End now: all is written, and taking MLflow's modules apart would take seconds."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(OK)
 
 
 def _become(part: str, supervisor: int | None) -> None:

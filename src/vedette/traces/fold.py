@@ -37,8 +37,11 @@ _TRACE_COLUMNS = [
     "input_cost",
     "output_cost",
     "total_cost",
+    "said_tokens",
+    "said_cost",
     "has_root",
 ]
+_FLAGS = ("finalized", "said_tokens", "said_cost", "has_root")
 _LOADED_COLUMNS = [
     "id",
     "trace_id",
@@ -113,7 +116,8 @@ class _Fold:
         ids = orjson.dumps(sorted(trace_ids)).decode()
         for row in self._execute(_SQL["load_traces"], {"ids": ids}):
             values = dict(zip(_LOADED_COLUMNS, row, strict=True))
-            values["finalized"], values["has_root"] = bool(row[6]), bool(values["has_root"])
+            for flag in _FLAGS:
+                values[flag] = bool(values[flag])
             trace = TraceState(**values, stored=True)
             self._traces[trace.trace_id] = by_id[trace.id] = trace
         if by_id:

@@ -4,7 +4,7 @@
 SELECT t.id, t.trace_id, t.experiment_id, t.timestamp_ms, t.execution_time_ms, t.status, t.finalized,
   t.client_request_id, t.trace_name, t.session_id, t.input_tokens, t.output_tokens, t.total_tokens,
   t.cache_read_input_tokens, t.cache_creation_input_tokens, t.cache_creation_input_tokens_above_1hr,
-  t.input_cost, t.output_cost, t.total_cost, t.has_root, t.first_received_ms, t.last_received_ms,
+  t.input_cost, t.output_cost, t.total_cost, t.said_tokens, t.said_cost, t.has_root, t.first_received_ms, t.last_received_ms,
   t.completed_ms, p.request, p.response
 FROM traces t LEFT JOIN trace_previews p ON p.trace = t.id
 WHERE t.trace_id IN (SELECT value FROM json_each(:ids));
@@ -23,15 +23,16 @@ UPDATE counters SET value = value + 1 WHERE name = 'batch' RETURNING value;
 INSERT INTO traces (id, trace_id, experiment_id, timestamp_ms, execution_time_ms, status, finalized,
   client_request_id, trace_name, session_id, input_tokens, output_tokens, total_tokens,
   cache_read_input_tokens, cache_creation_input_tokens, cache_creation_input_tokens_above_1hr,
-  input_cost, output_cost, total_cost, has_root, span_count, first_received_ms, last_received_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+  input_cost, output_cost, total_cost, said_tokens, said_cost, has_root, span_count,
+  first_received_ms, last_received_ms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: update_trace
 UPDATE traces SET experiment_id = ?, timestamp_ms = ?, execution_time_ms = ?, status = ?,
   finalized = ?, client_request_id = ?, trace_name = ?, session_id = ?, input_tokens = ?,
   output_tokens = ?, total_tokens = ?, cache_read_input_tokens = ?,
   cache_creation_input_tokens = ?, cache_creation_input_tokens_above_1hr = ?, input_cost = ?,
-  output_cost = ?, total_cost = ?, has_root = ?, span_count = ?, first_received_ms = ?,
+  output_cost = ?, total_cost = ?, said_tokens = ?, said_cost = ?, has_root = ?, span_count = ?, first_received_ms = ?,
   last_received_ms = ?
 WHERE id = ?;
 

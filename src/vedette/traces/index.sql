@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS traces (
   input_cost REAL,
   output_cost REAL,
   total_cost REAL,
+  said_tokens INTEGER NOT NULL DEFAULT 0,  -- 1: start_trace told them; spans don't change them
+  said_cost INTEGER NOT NULL DEFAULT 0,
   has_root INTEGER NOT NULL,          -- 1: an ended root span has arrived
   span_count INTEGER NOT NULL,        -- distinct spans that have arrived
   first_received_ms INTEGER NOT NULL, -- arrival of its first and last span or start_trace

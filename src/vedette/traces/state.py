@@ -1,9 +1,12 @@
 """What one trace is after some records: the rules by which spans and start_trace make a trace.
 
 They are those of MLflow's SQL store (``log_spans`` and ``start_trace``), so that both orders of
-arrival and spans that are sent again give what MLflow gives, with one difference: once start_trace
-has said when a trace began and how long it took, later spans don't move that. MLflow lets them if
-they carry no tokens, cost or session.
+arrival and spans that are sent again give what MLflow gives, with two differences:
+
+- Once start_trace has said when a trace began and how long it took, later spans don't move that.
+  MLflow lets them if they carry no tokens, cost or session.
+- Tokens and cost are summed over all spans unless start_trace has told them. MLflow stops at
+  start_trace even if it told none, and loses the cost of spans that arrive after it.
 """
 
 from __future__ import annotations
@@ -64,6 +67,8 @@ class TraceState:
     input_cost: float | None = None
     output_cost: float | None = None
     total_cost: float | None = None
+    said_tokens: bool = False
+    said_cost: bool = False
     has_root: bool = False
     completed_ms: int | None = None
     request_preview: str | None = None
@@ -96,8 +101,11 @@ def apply_start(trace: TraceState, header: TraceHeader, *, existed: bool) -> Non
     trace.status = header["state"]
     trace.client_request_id = header["client_request_id"]
     trace.finalized = True
-    for column, value in analytics_columns_from_metadata(header["metadata"]).items():
+    columns = analytics_columns_from_metadata(header["metadata"])
+    for column, value in columns.items():
         setattr(trace, column, value)
+    trace.said_tokens |= any(columns.get(column) is not None for column in _TOKEN_COLUMNS)
+    trace.said_cost |= any(columns.get(column) is not None for column in _COST_COLUMNS)
     if header["request_preview"] is not None or not existed:
         trace.request_preview = header["request_preview"]
         trace.previews_changed = True
@@ -171,15 +179,13 @@ def _apply_analytics(trace: TraceState, spans: Sequence[DecodedSpan]) -> None:
     user_id = next((span.user_id for span in spans if span.user_id is not None), None)
     if user_id:
         trace.default_metadata.setdefault(TraceMetadataKey.TRACE_USER, user_id)
-    said = trace.finalized and any(getattr(trace, c) is not None for c in _TOKEN_COLUMNS)
-    if not said and any(span.usage for span in spans):
+    if not trace.said_tokens and any(span.usage for span in spans):
         nodes = [SpanAggregationNode(key, up, own) for key, (up, own, _) in trace.nodes.items()]
         usage = _total(aggregate_usage_from_span_nodes, nodes)
         for key, column in TOKEN_COLUMN_BY_KEY.items():
             if (count := token_count_or_none(usage.get(key))) is not None:
                 setattr(trace, column, count)
-    said = trace.finalized and any(getattr(trace, c) is not None for c in _COST_COLUMNS)
-    if not said and any(span.cost for span in spans):
+    if not trace.said_cost and any(span.cost for span in spans):
         nodes = [SpanAggregationNode(key, up, own) for key, (up, _, own) in trace.nodes.items()]
         cost = _total(aggregate_cost_from_span_nodes, nodes)
         for key, column in COST_COLUMN_BY_KEY.items():
