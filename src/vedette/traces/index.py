@@ -32,6 +32,7 @@ class TraceIndex:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._local = threading.local()
+        self._catching_up = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.connection().executescript(script("vedette.traces", "index"))
 
@@ -77,10 +78,11 @@ class TraceIndex:
         for journal in journals:
             target = journal.end()
             while (position := self.position(journal.journal_id)) < target:
-                found = journal.read(position, _BATCH_BYTES)
-                if not found:
+                if not journal.read(position, 1):
                     break  # only a write under way is left
-                self.apply(journal.journal_id, [(decoded(record), at) for record, at in found])
+                with self._catching_up:  # else every waiting thread decodes the same records
+                    found = journal.read(self.position(journal.journal_id), _BATCH_BYTES)
+                    self.apply(journal.journal_id, [(decoded(record), at) for record, at in found])
 
     def apply(self, journal_id: str, work: Sequence[tuple[Decoded, Position]]) -> None:
         """Fold records of a journal, each with the position after it, that aren't folded yet."""

@@ -105,6 +105,7 @@ CREATE TABLE IF NOT EXISTS assessments (
   is_numeric_value INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS assessments_by_trace ON assessments (trace, created_timestamp);
+CREATE INDEX IF NOT EXISTS assessments_by_run ON assessments (run_id) WHERE run_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS assessments_by_name ON assessments (name, assessment_type);
 -- Those of a whole session: a filter on assessments finds the session's other traces by them.
 CREATE INDEX IF NOT EXISTS assessments_of_sessions ON assessments (name, assessment_type)

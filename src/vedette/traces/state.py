@@ -112,6 +112,8 @@ def apply_start(trace: TraceState, header: TraceHeader, *, existed: bool) -> Non
     if header["response_preview"] is not None or not existed:
         trace.response_preview = header["response_preview"]
         trace.previews_changed = True
+    # Also before the first span: it says where readers are to look, not what has arrived
+    trace.set_tag(TraceTagKey.SPANS_LOCATION, SpansLocation.TRACKING_STORE.value)
     for key, text in header["tags"].items():
         trace.set_tag(key, text)
     for key, text in header["metadata"].items():
