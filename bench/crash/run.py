@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from bench.crash.clients import Clients
 from bench.crash.ledger import Ledger
 from bench.crash.verify import SCORERS, Findings, verify_in_the_lake, verify_over_http
 from bench.crash.victim import Victim
-from bench.json_client import JsonClient
+from bench.json_client import HttpError, JsonClient
 from bench.servers import drained, free_port
 
 # Short, so that traces are complete while parts are being killed.
@@ -98,10 +99,11 @@ def _drain(victim: Victim, experiment_id: str, ledger: Ledger) -> None:
     deadline = time.monotonic() + _DRAIN_SECONDS
     last, last_change = -1, time.monotonic()
     while time.monotonic() < deadline:
-        http = JsonClient(victim.url)
-        scores = _count_scores(http, experiment_id)
-        if scores >= expected and drained(http.call("GET", "/health")):
-            return
+        http, scores = JsonClient(victim.url), last
+        with contextlib.suppress(OSError, HttpError):
+            scores = _count_scores(http, experiment_id)
+            if scores >= expected and drained(http.call("GET", "/health")):
+                return
         if scores != last:
             last, last_change = scores, time.monotonic()
         if time.monotonic() - last_change > _UNCHANGED_SECONDS:
