@@ -135,6 +135,23 @@ def test_another_table_in_the_lakes_place_is_refused(tmp_path: Path) -> None:
         open_lake(ours).spans.append_segment(JOURNAL, 2, numbered_segment(2))
 
 
+@pytest.mark.parametrize("part", [0.0, 0.5])
+def test_a_commit_that_a_power_cut_left_incomplete_is_made_again(
+    tmp_path: Path, part: float
+) -> None:
+    """delta-rs does not sync what it writes; we do, but a moment later."""
+    table = open_lake(tmp_path).spans
+    for segment in (1, 2, 3):
+        table.append_segment(JOURNAL, segment, numbered_segment(segment))
+    commit = Path(table.storage.uri) / "_delta_log" / f"{3:020}.json"
+    commit.write_bytes(commit.read_bytes()[: int(commit.stat().st_size * part)])
+    after = open_lake(tmp_path).spans
+    assert not after.append_segment(JOURNAL, 2, numbered_segment(2))
+    assert after.append_segment(JOURNAL, 3, numbered_segment(3))
+    rows = stored(after)
+    assert rows.num_rows == len(set(rows["record_id"].to_pylist())) == 60
+
+
 def test_a_committer_killed_at_any_moment_loses_and_doubles_nothing(tmp_path: Path) -> None:
     last, kills, chance = 60, 4, random.Random(7)
     command = [sys.executable, "-m", "lake_support", "commit", str(tmp_path), str(last)]

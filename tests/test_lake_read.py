@@ -21,11 +21,12 @@ from lake_support import (
     trace_id,
 )
 from vedette.intake.content import content_of_row, content_of_span
-from vedette.lake import read
+from vedette.lake import cache, read
+from vedette.lake.cache import FileCache
 from vedette.lake.maintenance import vacuum_files
 from vedette.lake.read import SpanReader, Wanted
 from vedette.lake.storage import LakeUnavailable
-from vedette.lake.table import LakeTable
+from vedette.lake.table import Lake, LakeTable
 
 
 def reader(directory: Path) -> SpanReader:
@@ -126,11 +127,9 @@ def test_only_the_files_of_the_time_are_read(
     filled(tmp_path, 5)
     ours = reader(tmp_path)
     read_files: list[int] = []
-    real = SpanReader._bind
+    real = FileCache.paths
     monkeypatch.setattr(
-        SpanReader,
-        "_bind",
-        lambda self, cursor, files: read_files.append(len(files)) or real(self, cursor, files),
+        FileCache, "paths", lambda self, files: read_files.append(len(files)) or real(self, files)
     )
     ours.read_spans([wanted(25, DAY + 2000)])
     ours.read_spans([Wanted(trace_id(25), DAY, DAY + 500)])
@@ -220,6 +219,49 @@ def test_a_superseded_version_is_not_found_by_its_content(tmp_path: Path) -> Non
     ours = reader(tmp_path)
     assert ours.matching_traces("attributes LIKE ?", ["%draft%"]) == set()
     assert ours.matching_traces("attributes LIKE ?", ["%final%"]) == {trace_id(1)}
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> LakeTable:
+    """A lake that is only reached as object stores are, through delta-rs: no local path."""
+    table = Lake((tmp_path / "lake").as_uri(), tmp_path / "state", {}).spans
+    table.storage.local = None
+    (tmp_path / "lake" / "main/default/mlflow_otel_spans").mkdir(parents=True)
+    return table
+
+
+def test_a_lake_in_an_object_store_is_read_through_local_copies(
+    remote: LakeTable, tmp_path: Path
+) -> None:
+    for segment in range(1, 10):
+        assert remote.append_segment(JOURNAL, segment, numbered_segment(segment))
+    assert not remote.append_segment(JOURNAL, 9, numbered_segment(9))
+    every, expected = every_trace(9)
+    ours = SpanReader(remote)
+    ours.refresh()
+    assert numbers(ours.read_spans(every)) == expected
+    assert compactor(remote, tmp_path).merge_small() is not None
+    assert compactor(remote, tmp_path).sort_day("2026-01-02") is not None
+    ours.refresh()
+    assert numbers(ours.read_spans(every)) == expected
+    assert len(list((tmp_path / "state" / "files").iterdir())) == 10
+
+
+def test_local_copies_are_given_up_when_they_are_too_many(
+    remote: LakeTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_LIMIT_BYTES", 60_000)
+    for segment in range(1, 6):
+        remote.append_segment(JOURNAL, segment, numbered_segment(segment))
+    ours = SpanReader(remote)
+    ours.refresh()
+    for segment in (1, 2, 3, 4, 5, 1):
+        assert ours.read_spans([wanted(segment * 10, DAY + segment * 1000)])
+    every, expected = every_trace(5)
+    assert numbers(ours.read_spans(every)) == expected  # more than fit, at once
+    ours.read_spans(every[:1])
+    kept = list((tmp_path / "state" / "files").iterdir())
+    assert 0 < sum(path.stat().st_size for path in kept) <= 60_000
 
 
 def test_the_database_is_replaced_when_it_remembers_too_many_files(

@@ -39,9 +39,9 @@ logger = logging.getLogger(__name__)
 
 MAINTENANCE_APP = "maintenance"
 
-# A tier's files are merged into one of the next when there are _FAN_IN of them, so a row is
+# Files of one tier are merged when there are _FAN_IN of them, into one of a higher tier: a row is
 # rewritten at most once a tier, and once more when its day is over.
-_TIER_BYTES = (4 << 20, 32 << 20)
+_TIER_BYTES = (64 << 10, 512 << 10, 4 << 20, 32 << 20)
 _FAN_IN = 8
 _MERGE_BYTES = 64 << 20
 _MERGE_PREFIX = "tier"

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
-import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
+from vedette.lake.cache import FileCache
 from vedette.lake.files import DataFile, active_files
 from vedette.lake.schemas import lake_trace_id, mlflow_trace_id
 from vedette.lake.storage import LakeUnavailable, lake_errors
@@ -29,6 +29,7 @@ _CACHED_BYTES_PER_FILE = 64 << 10
 _CACHED_SHARE_OF_FILE = 1 / 32
 _CACHED_BYTES = 96 << 20
 
+_FILES = "read_parquet(getvariable('paths'), hive_partitioning = false)"
 # What makes a span's content. The time comes as a number: DuckDB needs pytz for the other.
 _COLUMNS = (
     "record_id",
@@ -51,12 +52,12 @@ _SELECT = "SELECT " + ", ".join(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Traces with a span whose newest version matches.
-_MATCHING = """
+_MATCHING = f"""
     WITH matched AS (
-      SELECT trace_id, span_id, record_id FROM {spans}
-      WHERE received_at >= make_timestamptz({received_from}) AND ({predicate})
+      SELECT trace_id, span_id, record_id FROM {_FILES}
+      WHERE received_at >= make_timestamptz({{received_from}}) AND ({{predicate}})
     ), newest AS (
-      SELECT trace_id, span_id, max(record_id) AS record_id FROM {spans}
+      SELECT trace_id, span_id, max(record_id) AS record_id FROM {_FILES}
       WHERE trace_id IN (SELECT trace_id FROM matched)
       GROUP BY trace_id, span_id
     )
@@ -81,6 +82,7 @@ class SpanReader:
         self._table: DeltaTable | None = None
         self._refreshes = 0
         self._snapshot = _Snapshot(-1, [])
+        self._cache = FileCache(table.storage, table.cache)
         self._databases = _Databases()
 
     def refresh(self) -> None:
@@ -107,8 +109,8 @@ class SpanReader:
         condition = "= $ids[1]" if len(ids) == 1 else "IN (SELECT unnest($ids))"
         rows = self._query(
             lambda snapshot: snapshot.files_of(wanted),
-            lambda cursor, spans: cursor.execute(
-                f"{_SELECT} FROM {spans} WHERE trace_id {condition}", {"ids": list(ids)}
+            lambda cursor: cursor.execute(
+                f"{_SELECT} FROM {_FILES} WHERE trace_id {condition}", {"ids": list(ids)}
             ).fetchall(),
         )
         newest: dict[tuple[str, str], tuple[Any, ...]] = {}
@@ -140,10 +142,8 @@ class SpanReader:
         received_from = received_from_ms or 0
         rows = self._query(
             lambda snapshot: snapshot.files_since(received_from),
-            lambda cursor, spans: cursor.execute(
-                _MATCHING.format(
-                    spans=spans, predicate=predicate_sql, received_from=received_from * 1000
-                ),
+            lambda cursor: cursor.execute(
+                _MATCHING.format(predicate=predicate_sql, received_from=received_from * 1000),
                 list(parameters),
             ).fetchall(),
         )
@@ -164,41 +164,27 @@ class SpanReader:
     def _query(
         self,
         choose: Callable[[_Snapshot], list[DataFile]],
-        run: Callable[[duckdb.DuckDBPyConnection, str], list[tuple[Any, ...]]],
+        run: Callable[[duckdb.DuckDBPyConnection], list[tuple[Any, ...]]],
     ) -> list[tuple[Any, ...]]:
         """Run a query over the chosen files; again on a newer snapshot if one has vanished."""
-        for attempt in range(_ATTEMPTS):
-            files = choose(self._snapshot)
-            if not files:
-                return []
-            try:
-                with self._databases.cursor(files) as cursor:
-                    return run(cursor, self._bind(cursor, files))
-            except (duckdb.IOException, FileNotFoundError) as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise LakeUnavailable(
-                        f"reading {self._lake_table.storage.uri} failed: {error}"
-                    ) from error
-                with self._lock:
-                    self._table = None
-                    self._refresh()
-        raise AssertionError("unreachable")
-
-    def _bind(self, cursor: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> str:
-        """Make the files known to the cursor; returns what to select from."""
-        storage = self._lake_table.storage
-        if storage.local is not None:
-            paths = [str(storage.local / file.path) for file in files]
-            cursor.execute("SET VARIABLE paths = $paths", {"paths": paths})
-            return "read_parquet(getvariable('paths'), hive_partitioning = false)"
-        dataset = ds.dataset(
-            [file.path for file in files],
-            schema=self._lake_table.spec.file_schema,
-            filesystem=storage.filesystem(),
-            format="parquet",
-        )
-        cursor.register("spans", dataset)
-        return "spans"
+        with lake_errors(f"reading {self._lake_table.storage.uri}"):
+            for _ in range(_ATTEMPTS):
+                files = choose(self._snapshot)
+                if not files:
+                    return []
+                try:
+                    paths = self._cache.paths(files)
+                    with self._databases.cursor(files) as cursor:
+                        cursor.execute("SET VARIABLE paths = $paths", {"paths": paths})
+                        return run(cursor)
+                except (duckdb.IOException, FileNotFoundError) as error:
+                    vanished = error
+                    with self._lock:
+                        self._table = None
+                        self._refresh()
+            raise LakeUnavailable(
+                f"files of {self._lake_table.storage.uri} are not where its log says: {vanished}"
+            )
 
 
 class _Snapshot:

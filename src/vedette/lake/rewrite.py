@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vedette.lake.cache import FileCache
 from vedette.lake.files import DataFile, StatsCollector
 from vedette.lake.schemas import PARTITION, TableSpec
 from vedette.lake.storage import Storage, parquet_options
@@ -85,7 +86,7 @@ def rewrite(
         directory = Path(name)
         outputs = _Outputs(spec, storage, directory, f"{PARTITION}={inputs[0].day}/{prefix}-")
         with _database(directory) as database:
-            paths = [str(storage.fetch(file.path, directory)) for file in inputs]
+            paths = FileCache(storage, directory / "inputs").paths(inputs)
             source = _Source(database, spec, paths)
             dropped = source.mark_superseded() if newest_only and spec.identity else 0
             for batch in source.sorted_rows(without_superseded=dropped > 0):

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from deltalake._internal import DeltaFileSystemHandler
 from deltalake.exceptions import DeltaError, DeltaProtocolError, SchemaMismatchError
-from deltalake.fs import DeltaStorageHandler
-from pyarrow import fs
 
+logger = logging.getLogger(__name__)
+
+_DECORATION = re.compile("\x1b\\[[0-9;]*m|\u21b3 ?")  # colours and arrows in delta-rs's errors
+_COPY_BYTES = 8 << 20
 _OPTION_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
+# The object store's client alone would try for three minutes before it told us that it can't.
+_RETRIES = {"max_retries": "5", "retry_timeout": "15s"}
 # Only where values repeat: a dictionary of prompts is built for nothing.
 _DICTIONARY_COLUMNS = [
     "service_name",
@@ -44,7 +52,8 @@ class LakeUnavailable(Exception):
 
 def storage_options(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The object store's options (endpoint, region, credentials): its own environment variables."""
-    return {k: v for k, v in environment.items() if k.startswith(_OPTION_PREFIXES)}
+    given = {k: v for k, v in environment.items() if k.startswith(_OPTION_PREFIXES)}
+    return {**_RETRIES, **given}
 
 
 @contextmanager
@@ -67,7 +76,8 @@ def lake_errors(doing: str) -> Iterator[None]:
 
 
 def _first_lines(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    plain = _DECORATION.sub("", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     return "; ".join(lines[:4]) or type(error).__name__
 
 
@@ -82,12 +92,6 @@ class Storage:
         if parsed.scheme in ("", "file"):
             self.local = Path(unquote(parsed.path) if parsed.scheme else self.uri)
 
-    def filesystem(self) -> fs.FileSystem:
-        """A pyarrow file system rooted at the table."""
-        if self.local is not None:
-            return fs.SubTreeFileSystem(str(self.local), fs.LocalFileSystem())
-        return fs.PyFileSystem(DeltaStorageHandler(self.uri, self.options))
-
     def write(self, path: str, rows: pa.Table) -> int:
         """Write a new Parquet file, durably; returns its size in bytes."""
         target = self._place(path)
@@ -95,10 +99,9 @@ class Storage:
         if target is None:
             buffer = pa.BufferOutputStream()
             pq.write_table(rows, buffer, **options)
-            content = buffer.getvalue()
-            with self.filesystem().open_output_stream(path) as stream:
-                stream.write(content)
-            return int(content.size)
+            content = buffer.getvalue().to_pybytes()
+            self._upload(path, [content])
+            return len(content)
         pq.write_table(rows, target, **options)
         sync_file(target)
         return target.stat().st_size
@@ -108,22 +111,24 @@ class Storage:
         target = self._place(path)
         if target is None:
             size = source.stat().st_size
-            with self.filesystem().open_output_stream(path) as stream, source.open("rb") as file:
-                shutil.copyfileobj(file, stream, 8 << 20)
+            with source.open("rb") as file:
+                self._upload(path, iter(lambda: file.read(_COPY_BYTES), b""))
             source.unlink()
             return size
         shutil.move(source, target)
         sync_file(target)
         return target.stat().st_size
 
-    def fetch(self, path: str, directory: Path) -> Path:
-        """A local path to read the table's file ``path`` from; object stores' are copied."""
-        if self.local is not None:
-            return self.local / path
-        target = directory / path.replace("/", "-")
-        with self.filesystem().open_input_stream(path) as stream, target.open("wb") as file:
-            shutil.copyfileobj(stream, file, 8 << 20)
-        return target
+    def fetch(self, path: str, target: Path) -> None:
+        """Copy the table's file ``path`` from the object store to the local file ``target``.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        source = DeltaFileSystemHandler(self.uri, self.options).open_input_file(path)
+        with target.open("wb") as file:
+            while chunk := source.read(_COPY_BYTES):
+                file.write(chunk)
 
     def sync_log(self, after: int, until: int) -> None:
         """Make the commits of versions ``after`` + 1 to ``until`` durable.
@@ -132,16 +137,45 @@ class Storage:
         commit is done: a commit that a power cut could still undo would lose acknowledged traces.
         """
         for version in range(after + 1, until + 1):
-            self._sync(f"_delta_log/{version:020}.json")
+            # One that is gone already was cleaned up: it stands in a checkpoint.
+            with suppress(FileNotFoundError):
+                self._sync(f"_delta_log/{version:020}.json")
 
     def sync_checkpoint(self, version: int) -> None:
         """Make the checkpoint of ``version`` durable."""
         self._sync(f"_delta_log/{version:020}.checkpoint.parquet")
         self._sync("_delta_log/_last_checkpoint")
 
+    def set_aside_torn_commit(self) -> bool:
+        """Rename the log's newest commit if it isn't whole; returns whether it was not.
+
+        A power cut can leave one so, which was written but not yet synced (see `sync_log`): its
+        rows are still in the journal. Commits get their name when they are whole, so that this
+        can't be one that is being written.
+        """
+        if self.local is None:
+            return False
+        commits = sorted((self.local / "_delta_log").glob("[0-9]*.json"))
+        try:
+            for line in commits[-1].read_bytes().splitlines() if commits else ():
+                orjson.loads(line)
+        except ValueError:
+            torn = commits[-1].rename(commits[-1].with_suffix(".torn"))
+            logger.error("an incomplete commit of %s is put aside as %s", self.uri, torn.name)
+            return True
+        return False
+
     def _sync(self, path: str) -> None:
         if self.local is not None:
             sync_file(self.local / path)
+
+    def _upload(self, path: str, chunks: Iterable[bytes]) -> None:
+        # Not through pyarrow: it hands on its own buffers, which deltalake 1.6.6 refuses.
+        handler: Any = DeltaFileSystemHandler(self.uri, self.options)
+        stream = handler.open_output_stream(path, None)
+        for chunk in chunks:
+            stream.write(chunk)
+        stream.close()
 
     def _place(self, path: str) -> Path | None:
         if self.local is None:

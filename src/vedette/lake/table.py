@@ -47,14 +47,14 @@ class Lake:
     Args:
         root: local path or URI (``s3://``, ``gs://``, ``az://``) of the lake.
         state: local directory in which it is noted which tables are ours, so that a lake that is
-            not mounted is not taken for a new one.
+            not mounted is not taken for a new one; also for copies of an object store's files.
         options: the object store's options; by default those in the environment.
     """
 
     def __init__(self, root: str, state: Path, options: Mapping[str, str] | None = None) -> None:
         options = storage_options() if options is None else options
         self.spans, self.annotations = (
-            LakeTable(spec, table_storage(root, spec, options), state / f"{spec.name}.table")
+            LakeTable(spec, table_storage(root, spec, options), state)
             for spec in (SPANS, ANNOTATIONS)
         )
 
@@ -67,10 +67,11 @@ def table_storage(root: str, spec: TableSpec, options: Mapping[str, str]) -> Sto
 class LakeTable:
     """A handle on one table, opened (and created, the first time) when first used."""
 
-    def __init__(self, spec: TableSpec, storage: Storage, identity: Path) -> None:
+    def __init__(self, spec: TableSpec, storage: Storage, state: Path) -> None:
         self.spec = spec
         self.storage = storage
-        self._identity = identity
+        self.cache = state / "files"
+        self._identity = state / f"{spec.name}.table"
         self._table: DeltaTable | None = None
         self._commits = 0
 
@@ -117,7 +118,7 @@ class LakeTable:
         known = self._known_id()
         with lake_errors(f"opening {self.storage.uri}"):
             try:
-                table = DeltaTable(self.storage.uri, storage_options=self.storage.options)
+                table = self._load()
             except TableNotFoundError:
                 if known is None:
                     return None
@@ -191,6 +192,16 @@ class LakeTable:
                 add_action(path, size, day.isoformat(), stats.stats(), now_ms, data_change=True)
             )
         return adds
+
+    def _load(self) -> DeltaTable:
+        try:
+            return DeltaTable(self.storage.uri, storage_options=self.storage.options)
+        except TableNotFoundError:
+            raise
+        except (DeltaError, OSError):
+            if not self.storage.set_aside_torn_commit():
+                raise
+            return DeltaTable(self.storage.uri, storage_options=self.storage.options)
 
     def _create(self) -> DeltaTable:
         logger.info("creating the table %s", self.storage.uri)
