@@ -245,7 +245,7 @@ class _Compiler:
         elif key in TRACE_ANALYTICS_COLUMNS_BY_METADATA_KEY:
             self.conditions.append(Condition(analytics_condition(key, comparator, value)))
         elif key == TraceMetadataKey.SOURCE_RUN and comparator == "=":
-            self.run_id = value
+            (self.run_id,) = compare("r.run_id", comparator, value).params
         else:
             self.conditions.append(_entry("trace_metadata", key, value, comparator))
 
@@ -465,7 +465,7 @@ def _canonical_numbers(
 
 def _attribute_pattern(key: str, value: Any, comparator: str) -> ContentClause:
     """``span.attributes.name``: a pattern over the span's JSON, where values are JSON in JSON."""
-    if not isinstance(value, str) or comparator in ("IN", "NOT IN"):
+    if comparator in ("IN", "NOT IN") or (comparator == "RLIKE" and not isinstance(value, str)):
         raise invalid(f"span.{key} is compared with one pattern, not with a list.")
     name = key[len("attributes.") :]
     if len(name) >= 2 and name.startswith("`") and name.endswith("`"):
