@@ -50,15 +50,29 @@ def pss_by_part(pid: int) -> dict[str, int]:
     return parts
 
 
+def still_running(processes: list[psutil.Process], *, after_seconds: float) -> list[psutil.Process]:
+    """Those that have not ended by then; a zombie has ended, whoever forgot to reap it."""
+    deadline = time.monotonic() + after_seconds
+    while True:
+        running = [process for process in processes if _is_running(process)]
+        if not running or time.monotonic() > deadline:
+            return running
+        time.sleep(0.05)
+
+
+def _is_running(process: psutil.Process) -> bool:
+    with contextlib.suppress(*_GONE):
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
 def end(processes: list[psutil.Process], *, grace_seconds: float = 30.0) -> None:
     """SIGTERM to the first, then SIGKILL to whichever of them is left after the grace period."""
     with contextlib.suppress(psutil.NoSuchProcess):
         processes[0].terminate()
-    _, alive = psutil.wait_procs(processes, timeout=grace_seconds)
-    for process in alive:
+    for process in still_running(processes, after_seconds=grace_seconds):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=5)
 
 
 class Quiet(NamedTuple):

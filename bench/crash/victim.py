@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from bench.json_client import HttpError, JsonClient
-from bench.processes import tree
+from bench.processes import still_running, tree
 
 PARTS = ("server", "engine", "worker", "supervisor", "everything")
 _WEIGHTS = (3, 3, 2, 1, 1)
@@ -88,8 +88,7 @@ class Victim:
             assert self._process is not None
             self._process.wait()
             self.start()  # at once: it must cope with what its predecessor has left
-            _, alive = psutil.wait_procs(family, timeout=_ORPHAN_SECONDS)
-            if alive:
+            if alive := still_running(family, after_seconds=_ORPHAN_SECONDS):
                 names = ", ".join(str(process.pid) for process in alive)
                 self.problems.append(f"the killed supervisor left processes {names} behind")
         return part
@@ -108,7 +107,7 @@ class Victim:
         seconds = time.monotonic() - began
         if code != 0 or seconds > 10:
             self.problems.append(f"SIGTERM: exit code {code} after {seconds:.1f} s")
-        if orphans := [process for process in family if process.is_running()]:
+        if orphans := still_running(family, after_seconds=1.0):
             self.problems.append(f"SIGTERM left {orphans} behind")
 
     def end(self) -> None:
