@@ -46,7 +46,7 @@ class TraceIndex:
             connection.executescript(
                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
                 "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;"  # KiB, per thread
-                "PRAGMA journal_size_limit = 67108864;"
+                "PRAGMA wal_autocheckpoint = 16384; PRAGMA journal_size_limit = 134217728;"
             )
             self._local.connection = connection
         return connection
