@@ -23,6 +23,7 @@ from lake_support import (
     spans_segment,
     stored,
 )
+from vedette.lake import storage
 from vedette.lake.storage import LakeUnavailable
 
 
@@ -105,6 +106,25 @@ def test_a_lake_out_of_reach_is_told_and_works_again_without_a_restart(tmp_path:
     assert table.append_segment(JOURNAL, 2, numbered_segment(2))
     assert table.append_segment(JOURNAL, 3, numbered_segment(3))
     assert stored(table).num_rows == 60
+
+
+def test_a_full_disk_is_told_and_does_not_fill_up_with_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = open_lake(tmp_path).spans
+    assert table.append_segment(JOURNAL, 1, numbered_segment(1))
+    real = storage.sync_file
+
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage, "sync_file", full)
+    for _ in range(3):
+        with pytest.raises(LakeUnavailable, match="No space left on device"):
+            table.append_segment(JOURNAL, 2, numbered_segment(2))
+    monkeypatch.setattr(storage, "sync_file", real)
+    assert table.append_segment(JOURNAL, 2, numbered_segment(2))
+    assert len(list(Path(table.storage.uri).glob("*/*.parquet"))) == 2
 
 
 def test_a_lake_that_cannot_be_made_is_told_and_made_later(tmp_path: Path) -> None:

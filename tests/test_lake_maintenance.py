@@ -54,6 +54,12 @@ def test_a_tick_starts_what_is_due_and_returns_at_once(tmp_path: Path) -> None:
     maintenance.close()
 
 
+def test_what_a_killed_process_left_in_the_scratch_directory_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "scratch" / "rewrite-abc" / "spill").mkdir(parents=True)
+    Maintenance([], tmp_path / "scratch")
+    assert not list((tmp_path / "scratch").iterdir())
+
+
 def test_yesterday_is_sorted_a_while_after_midnight(tmp_path: Path) -> None:
     table = filled(tmp_path, 1, 3)
     maintenance = Maintenance([table], tmp_path / "scratch")
@@ -94,10 +100,10 @@ def test_a_failing_job_waits_longer_each_time_and_says_so_once(
         now = job.due
     assert waits == [10, 20, 40, 80, 160, 320, 640, 900, 900]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert job.last_error == "out of reach"
+    assert maintenance.error == "work: out of reach"
     working = True
     drive(maintenance, now)
-    assert (job.failures, job.last_error, job.due) == (0, None, now + 60)
+    assert (maintenance.error, job.due) == (None, now + 60)
 
 
 def test_one_failing_job_does_not_hold_up_the_others(tmp_path: Path) -> None:
@@ -146,6 +152,16 @@ def test_the_log_is_cleaned_of_what_is_old_and_stands_in_a_checkpoint(tmp_path: 
         assert not handle.append_segment(JOURNAL, 60, numbered_segment(60))
     assert table.append_segment(JOURNAL, 61, numbered_segment(61, traces=2))
     assert stored(table).num_rows == 61 * 4
+
+
+def test_an_idle_table_can_be_cleaned_again_and_again(tmp_path: Path) -> None:
+    table = filled(tmp_path, 1, 3)
+    grown_old(Path(table.storage.uri) / "_delta_log", 3600)
+    for _ in range(3):
+        clean_log(table)
+    assert stored(table).num_rows == 12
+    assert table.append_segment(JOURNAL, 4, numbered_segment(4, traces=2))
+    assert stored(table).num_rows == 16
 
 
 def test_a_young_log_is_kept(tmp_path: Path) -> None:

@@ -157,6 +157,13 @@ def test_numbers_beyond_deltas_become_the_largest() -> None:
     assert row["start_time_unix_nano"] == row["end_time_unix_nano"] == 2**63 - 1
 
 
+def test_odd_values_do_not_stop_the_segment() -> None:
+    sent = span(1, span_type="\ud800", cost={"total_cost": 10**400, "input_cost": "1e3"})
+    (row,) = spans_segment(1, sent).to_pylist()
+    assert row["span_type"] == "?"
+    assert (row["total_cost"], row["input_cost"]) == (None, 1000.0)
+
+
 def test_a_replayed_segment_gives_the_same_rows() -> None:
     spans = [span(n, name) for n in range(5) for name in ("root", "tool")]
     assert spans_segment(3, *spans).equals(spans_segment(3, *spans))

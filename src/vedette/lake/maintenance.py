@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vedette.lake.compaction import Compactor
-from vedette.lake.rewrite import Stopped
+from vedette.lake.rewrite import SCRATCH_PREFIX, Stopped
 from vedette.lake.storage import lake_errors
 from vedette.lake.table import LakeTable, checkpoint
 
@@ -43,13 +44,22 @@ class Job:
 class Maintenance:
     """Runs the jobs of some tables, one at a time, on a thread of its own.
 
-    Run it in one process (the engine's).
+    Run it in one process (the engine's), with a ``scratch`` directory of its own: what a process
+    that was killed has left there is removed.
     """
 
     def __init__(self, tables: Sequence[LakeTable], scratch: Path) -> None:
+        for leftover in scratch.glob(f"{SCRATCH_PREFIX}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.jobs = [job for table in tables for job in _jobs(table, scratch, self._stop)]
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong with the first job that doesn't succeed at present."""
+        failing = (f"{job.name}: {job.last_error}" for job in self.jobs if job.failures)
+        return next(failing, None)
 
     def tick(self, now: float) -> None:
         """Start the job that has been due longest, if none is running; returns at once.

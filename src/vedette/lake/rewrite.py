@@ -20,6 +20,8 @@ from vedette.lake.files import DataFile, StatsCollector
 from vedette.lake.schemas import PARTITION, TableSpec
 from vedette.lake.storage import Storage, parquet_options
 
+SCRATCH_PREFIX = "rewrite-"
+
 # Row groups are small, so that a look-up decompresses little: a trace is in one or two of them.
 _ROW_GROUP_ROWS = 4096
 _ROW_GROUP_BYTES = 8 << 20
@@ -82,7 +84,7 @@ def rewrite(
         RowsLost: the outputs do not have the inputs' rows; don't commit them.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=scratch, prefix="rewrite-") as name:
+    with TemporaryDirectory(dir=scratch, prefix=SCRATCH_PREFIX) as name:
         directory = Path(name)
         outputs = _Outputs(spec, storage, directory, f"{PARTITION}={inputs[0].day}/{prefix}-")
         with _database(directory) as database:

@@ -41,7 +41,7 @@ class SegmentRows:
         self._annotations = AnnotationRows()
         self._spans: list[DecodedSpan] = []
         self._record_ids: list[str] = []
-        self._experiments: list[str] = []
+        self._experiments: list[str | None] = []
         self._received_ms: list[int] = []
 
     def add(self, record: Record, offset: int, spans: Sequence[DecodedSpan] = ()) -> None:
@@ -51,7 +51,7 @@ class SegmentRows:
             count = len(spans)
             self._spans.extend(spans)
             self._record_ids.extend([f"{record_id}-{index:05x}" for index in range(count)])
-            self._experiments.extend([str(record.fields["experiment_id"])] * count)
+            self._experiments.extend([record.fields.get("experiment_id")] * count)
             self._received_ms.extend([record.at] * count)
         self._annotations.add(record, record_id, spans)
 
@@ -104,7 +104,7 @@ class SegmentRows:
             "resource_schema_url": resources.strings("schema_url"),
             "instrumentation_scope": resources.structs(SCOPE, "scope_"),
             "span_schema_url": resources.strings("span_schema_url"),
-            "experiment_id": pa.array(self._experiments, pa.string()),
+            "experiment_id": _strings(self._experiments),
             "received_at": received.cast(pa.timestamp("us", tz="UTC")),
             "span_type": _strings(span.span_type for span in spans),
             "model_name": _strings(span.model_name for span in spans),
@@ -131,7 +131,7 @@ class _Shared:
 
     def _array(self, field: str, kind: pa.DataType) -> pa.Array:
         values = [getattr(resource, field) for resource in self._resources]
-        return _integers(values, kind) if pa.types.is_integer(kind) else pa.array(values, kind)
+        return _integers(values, kind) if pa.types.is_integer(kind) else _strings(values)
 
     def strings(self, field: str) -> pa.Array:
         return self._array(field, pa.string()).take(self._indices)
@@ -146,7 +146,12 @@ def _date(microseconds: pa.Array) -> pa.Array:
 
 
 def _strings(values: Iterable[str | None]) -> pa.Array:
-    return pa.array(list(values), pa.string())
+    """Text that is no Unicode (half a surrogate pair) would stop the lake: it is replaced."""
+    texts = list(values)
+    try:
+        return pa.array(texts, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([t and t.encode("utf-8", "replace").decode() for t in texts], pa.string())
 
 
 def _integers(values: list[int | None], kind: pa.DataType) -> pa.Array:
@@ -159,7 +164,14 @@ def _integers(values: list[int | None], kind: pa.DataType) -> pa.Array:
 
 
 def _floats(values: Iterable[Any]) -> pa.Array:
-    return pa.array([v if isinstance(v, (int, float)) else None for v in values], pa.float64())
+    return pa.array([None if v is None else _float(v) for v in values], pa.float64())
+
+
+def _float(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _structs(lists: list[list[dict[str, Any]]], kind: pa.StructType) -> pa.Array:
@@ -175,6 +187,6 @@ def _structs(lists: list[list[dict[str, Any]]], kind: pa.StructType) -> pa.Array
         if pa.types.is_integer(field.type):
             arrays.append(_integers(values, field.type))
         else:
-            arrays.append(pa.array(values, field.type))
+            arrays.append(_strings(values))
     structs = pa.StructArray.from_arrays(arrays, fields=list(kind))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs, type=pa.list_(kind))

@@ -102,8 +102,12 @@ class Storage:
             content = buffer.getvalue().to_pybytes()
             self._upload(path, [content])
             return len(content)
-        pq.write_table(rows, target, **options)
-        sync_file(target)
+        try:
+            pq.write_table(rows, target, **options)
+            sync_file(target)
+        except BaseException:
+            target.unlink(missing_ok=True)  # a full disk must not fill up with attempts
+            raise
         return target.stat().st_size
 
     def adopt(self, source: Path, path: str) -> int:

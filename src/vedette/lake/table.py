@@ -226,7 +226,7 @@ class LakeTable:
     def _remember(self, table: DeltaTable) -> None:
         if self._known_id() is None:
             self._identity.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._identity.with_suffix(".tmp")
+            temporary = self._identity.with_suffix(f".{uuid.uuid4()}")
             temporary.write_text(f"{self.storage.uri}\n{table.metadata().id}\n")
             temporary.replace(self._identity)
 
