@@ -42,7 +42,11 @@ def _answer_to_start(method: str, theirs: Any, ours: Any) -> bool:
 
 
 def _order_by_end(method: str, theirs: Any, ours: Any) -> bool:
-    return "has no attribute 'end_time_ms'" in theirs.message and ours.error is None
+    return "has no attribute 'end_time_ms'" in theirs.message and ours.error != "INTERNAL_ERROR"
+
+
+def _update_of_issue(method: str, theirs: Any, ours: Any) -> bool:
+    return theirs.error is not None and ours.message.startswith("An issue reference can't be")
 
 
 DIFFERENCES = {
@@ -57,6 +61,10 @@ DIFFERENCES = {
         "that says where spans are; the read would cost every trace. What is stored is compared "
         "by all other calls.",
         _answer_to_start,
+    ),
+    "issue references can't be updated": Difference(
+        "MLflow neither updates them; it takes them for feedback and says so, or fails.",
+        _update_of_issue,
     ),
     "traces can be sorted by their end": Difference(
         "MLflow's parser takes `order_by` end_time and its store then fails; here it works.",

@@ -91,9 +91,9 @@ class Pair:
 
 
 @contextmanager
-def open_pair(directory: Path) -> Iterator[Pair]:
-    """Both stores, empty, with their files under ``directory``."""
-    settings = Settings(data=directory / "vedette")
+def open_pair(directory: Path, **changes: Any) -> Iterator[Pair]:
+    """Both stores, empty, with their files under ``directory``; ours with these settings."""
+    settings = Settings(data=directory / "vedette", **changes)
     settings.data.mkdir()
     prepare_control_database(settings)
     shutil.copy(settings.data / "control.db", directory / "mlflow.db")  # its tables, made once

@@ -33,6 +33,11 @@ def searched_experiments(
     if experiment_ids and locations:
         raise invalid("`experiment_ids` is deprecated, use `locations` instead.")
     wanted = experiment_ids or locations
+    if others := ", ".join(location for location in wanted or () if "." in location):
+        shown = others if len(others) <= 20 else f"{others[:20]}..."
+        raise invalid(
+            f"Locations must be a list of experiment IDs. Found invalid experiment IDs: {shown}."
+        )
     return None if wanted is None else experiment_numbers(wanted)
 
 

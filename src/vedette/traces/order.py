@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.utils.trace_analytics import TRACE_ANALYTICS_COLUMNS_BY_METADATA_KEY
 from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.utils.search_utils import SearchTraceUtils
@@ -47,8 +46,7 @@ def compile_order(order_by: Sequence[str] | None) -> Order:
     """Compile ``order_by`` clauses such as ``"timestamp DESC"`` or ``"tags.region"``.
 
     Raises:
-        MlflowException: INVALID_PARAMETER_VALUE, a clause is not valid; INTERNAL_ERROR (as MLflow
-            has it), a field appears twice.
+        MlflowException: INVALID_PARAMETER_VALUE, a clause is not valid or a field appears twice.
     """
     terms: list[str] = []
     joins: list[Sql] = []
@@ -59,7 +57,7 @@ def compile_order(order_by: Sequence[str] | None) -> Order:
         if join is not None:
             joins.append(join)
         if (kind, key) in seen:
-            raise MlflowException(f"`order_by` contains duplicate fields: {order_by}")
+            raise invalid(f"`order_by` contains duplicate fields: {order_by}")
         seen.add((kind, key))
         if nullable:
             terms.append(f"({column} IS NULL)")
