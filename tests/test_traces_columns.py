@@ -1,0 +1,154 @@
+"""The columnar mirror holds what the read model holds, whatever happened to either."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from traces_support import add_traces, filled_index, note_changed
+from vedette.traces.columns import Columns, ColumnsBusy, trim_changes
+from vedette.traces.index import TraceIndex
+
+TRACES = 300
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> TraceIndex:
+    return filled_index(tmp_path / "index.db", TRACES)
+
+
+@pytest.fixture
+def columns(tmp_path: Path) -> Iterator[Columns]:
+    opened = Columns(tmp_path / "metrics.duckdb")
+    yield opened
+    opened.close()
+
+
+def mirrored(columns: Columns, index: TraceIndex) -> list[tuple[Any, ...]]:
+    """How many of each, and sums that tell if one is missing or there twice."""
+    return columns.query(
+        index.connection(),
+        "SELECT count(*), sum(id), sum(execution_time_ms), (SELECT count(*) FROM spans),"
+        " (SELECT sum(latency_ms) FROM spans), (SELECT count(*) FROM assessments) FROM traces",
+    )
+
+
+def held(index: TraceIndex) -> list[tuple[Any, ...]]:
+    """The same of the read model."""
+    return (
+        index.connection()
+        .execute(
+            "SELECT count(*), sum(id), sum(execution_time_ms), (SELECT count(*) FROM spans),"
+            " (SELECT sum((end_ns - start_ns) / 1000000) FROM spans),"
+            " (SELECT count(*) FROM assessments WHERE valid = 1) FROM traces"
+        )
+        .fetchall()
+    )
+
+
+def test_it_is_filled_when_first_asked(columns: Columns, index: TraceIndex) -> None:
+    assert mirrored(columns, index) == held(index)
+    assert held(index)[0][:2] == (TRACES, TRACES * (TRACES + 1) // 2)
+
+
+def test_it_follows_what_comes_changes_and_goes(columns: Columns, index: TraceIndex) -> None:
+    columns.sync(index.connection())
+    add_traces(index.connection(), TRACES + 1, TRACES + 50)
+    assert columns.sync(index.connection()) == 50
+    with index.transaction() as connection:
+        connection.execute("UPDATE traces SET execution_time_ms = 7 WHERE id IN (3, 4)")
+        connection.execute("UPDATE assessments SET valid = 0 WHERE trace = 4")
+        connection.execute("DELETE FROM spans WHERE trace = 4 AND name = 'tool'")
+        for table in ("spans", "assessments", "trace_tags"):
+            connection.execute(f"DELETE FROM {table} WHERE trace = 5")
+        connection.execute("DELETE FROM traces WHERE id = 5")
+        note_changed(connection, [3, 4, 5])
+    assert mirrored(columns, index) == held(index)
+    assert columns.sync(index.connection()) == 0
+
+
+def test_it_goes_on_where_it_was_when_opened_again(tmp_path: Path, index: TraceIndex) -> None:
+    first = Columns(tmp_path / "metrics.duckdb")
+    assert first.sync(index.connection()) == TRACES
+    first.close()
+    add_traces(index.connection(), TRACES + 1, TRACES + 5)
+    again = Columns(tmp_path / "metrics.duckdb")
+    assert again.sync(index.connection()) == 5
+    assert mirrored(again, index) == held(index)
+    again.close()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut", "other tables"])
+def test_a_file_that_cannot_be_used_is_made_anew(
+    tmp_path: Path, index: TraceIndex, damage: str
+) -> None:
+    path = tmp_path / "metrics.duckdb"
+    if damage == "other tables":
+        with duckdb.connect(str(path)) as other:
+            other.execute("CREATE TABLE mirror (something VARCHAR)")
+    else:
+        columns = Columns(path)
+        columns.sync(index.connection())
+        columns.close()
+        content = path.read_bytes()
+        path.write_bytes(b"\xff" * 9000 if damage == "garbage" else content[: len(content) // 2])
+    columns = Columns(path)
+    assert mirrored(columns, index) == held(index)
+    columns.close()
+
+
+def test_the_mirror_of_another_read_model_is_made_anew(tmp_path: Path, index: TraceIndex) -> None:
+    other = filled_index(tmp_path / "other.db", 20)
+    columns = Columns(tmp_path / "metrics.duckdb")
+    columns.sync(index.connection())
+    assert mirrored(columns, other) == held(other)
+    columns.close()
+
+
+def test_changes_are_trimmed_and_a_mirror_that_missed_them_is_filled_anew(
+    columns: Columns, index: TraceIndex
+) -> None:
+    columns.sync(index.connection())
+    for row in range(1, 11):
+        with index.transaction() as connection:
+            connection.execute("UPDATE traces SET execution_time_ms = 0 WHERE id = ?", (row,))
+            note_changed(connection, [row])
+    with index.transaction() as connection:
+        trim_changes(connection, keep=3)
+    assert index.connection().execute("SELECT count(*) FROM changes").fetchone() == (3,)
+    assert columns.sync(index.connection()) == TRACES
+    assert mirrored(columns, index) == held(index)
+    with index.transaction() as connection:  # nothing to trim: nothing missed
+        trim_changes(connection, keep=3)
+        note_changed(connection, [1])
+    assert columns.sync(index.connection()) == 1
+
+
+def _hold(path: str, ready: Any, done: Any) -> None:
+    columns = Columns(Path(path))
+    columns.query(sqlite3.connect(Path(path).with_name("index.db")), "SELECT 1")
+    ready.set()
+    done.wait(20)
+    columns.close()
+
+
+def test_only_one_process_has_it_open(tmp_path: Path, index: TraceIndex, columns: Columns) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    path = str(tmp_path / "metrics.duckdb")
+    other = context.Process(target=_hold, args=(path, ready, done))
+    other.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(ColumnsBusy, match="another process"):
+            columns.sync(index.connection())
+    finally:
+        done.set()
+        other.join()
+    assert mirrored(columns, index) == held(index)
