@@ -86,9 +86,9 @@ class Engine:
         while not self._stopping.wait(1.0):
             self._maintenance.tick(time.time())
             self._publish()
-        for thread in threads:
-            thread.join(6.0)
         self._maintenance.close()
+        for thread in threads:
+            thread.join(3.0)
         self._scoring.close()
         self._journal.close()
 
@@ -139,6 +139,7 @@ class Engine:
                 "last_commit": max(commits, default=None),
                 "lag_seconds": max(lags, default=None),
                 "error": self._errors.get("lake"),
+                "maintenance_error": self._maintenance.error,
             },
             "index": {"error": self._errors.get("read model")},
             "workers": {**self._scoring.state(), "error": self._errors.get("scoring")},
