@@ -1,0 +1,137 @@
+"""What reads do beyond what MLflow's store answers: waiting, and saying what is wrong."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from traces_support import filled_index
+from vedette.lake.storage import LakeUnavailable
+from vedette.traces import reads as reads_module
+from vedette.traces.columns import Columns
+from vedette.traces.index import TraceIndex
+from vedette.traces.reads import TraceReads
+
+CONTENT = {
+    "trace_id": "AAAAAAAAAAAAAAAAAAAAAQ==",
+    "span_id": "AAAAAAAAAAU=",
+    "parent_span_id": None,
+    "name": "agent",
+    "start_time_unix_nano": 1,
+    "end_time_unix_nano": 2,
+    "events": [],
+    "status": {"code": "STATUS_CODE_OK", "message": ""},
+    "attributes": {"mlflow.traceRequestId": '"tr-1"'},
+    "links": [],
+}
+
+
+class Shelf:
+    """Contents that arrive when a test says so."""
+
+    def __init__(self) -> None:
+        self.spans: dict[int, list[str]] = {}
+        self.error: Exception | None = None
+
+    def of(self, rows: Sequence[int]) -> dict[int, list[str]]:
+        if self.error is not None:
+            raise self.error
+        return {row: self.spans[row] for row in rows if row in self.spans}
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> TraceIndex:
+    index = filled_index(tmp_path / "index.db", 3)
+    with index.transaction() as connection:
+        connection.execute(
+            "INSERT INTO trace_tags SELECT id, 'mlflow.trace.spansLocation', 'TRACKING_STORE'"
+            " FROM traces"
+        )
+        connection.execute(
+            "INSERT INTO trace_metadata VALUES (1, 'mlflow.trace.sizeStats', ?)",
+            (json.dumps({"num_spans": 2}),),
+        )
+    return index
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    return Shelf()
+
+
+@pytest.fixture
+def reads(index: TraceIndex, shelf: Shelf) -> TraceReads:
+    return TraceReads(index.connection, Columns(None), shelf)
+
+
+def id_of(index: TraceIndex, row: int) -> str:
+    (trace_id,) = (
+        index.connection().execute("SELECT trace_id FROM traces WHERE id = ?", (row,)).fetchone()
+    )
+    return str(trace_id)
+
+
+def test_a_trace_is_waited_for_until_all_its_spans_are_there(
+    index: TraceIndex, reads: TraceReads, shelf: Shelf
+) -> None:
+    content = json.dumps(CONTENT)
+    shelf.spans[1] = [content]
+    later = threading.Timer(0.4, lambda: shelf.spans.update({1: [content, content]}))
+    later.start()
+    assert len(reads.get_trace(id_of(index, 1)).data.spans) == 2
+
+
+def test_it_is_not_waited_for_forever(
+    index: TraceIndex, reads: TraceReads, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads_module, "_PATIENCE", 0.1)
+    shelf.spans[1] = [json.dumps(CONTENT)]
+    with pytest.raises(MlflowException, match="not fully exported"):
+        reads.get_trace(id_of(index, 1))
+    assert len(reads.get_trace(id_of(index, 1), allow_partial=True).data.spans) == 1
+    assert reads.batch_get_traces([id_of(index, 1)]) == []
+
+
+def test_a_lake_that_cannot_be_read_is_not_the_callers_fault(
+    index: TraceIndex, reads: TraceReads, shelf: Shelf
+) -> None:
+    shelf.error = LakeUnavailable("reading /lake: permission denied")
+    with pytest.raises(MlflowException, match="permission denied") as caught:
+        reads.get_trace(id_of(index, 2), allow_partial=True)
+    assert caught.value.error_code == "TEMPORARILY_UNAVAILABLE"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"filter_string": "timestamp > 99999999999999999999"},
+        {"filter_string": "tags.env = '\ud800'"},
+        {"filter_string": f"tags.env LIKE '{'%' * 60_000}'"},
+        {"filter_string": "request_id IN (" + "'x', " * 31_000 + "'x')"},
+        {"page_token": "eyJvZmZzZXQiOiA5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OX0="},
+        {"page_token": "\u2603"},
+        {"order_by": ["timestamp", "timestamp"]},
+    ],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_what_cannot_be_searched_for_is_refused(
+    reads: TraceReads, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(MlflowException) as caught:
+        reads.search_traces(["1"], **arguments)
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_a_read_model_that_cannot_be_read_is_said_to_be(shelf: Shelf, tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "empty.db")
+    reads = TraceReads(lambda: connection, Columns(None), shelf)
+    with pytest.raises(MlflowException, match="no such table") as caught:
+        reads.search_traces(["1"])
+    assert caught.value.error_code == "TEMPORARILY_UNAVAILABLE"
