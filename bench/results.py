@@ -93,4 +93,7 @@ def _commit() -> str:
 
 def ratio(better: float, worse: float) -> str:
     """``better / worse`` for people; a dash when it can't be told."""
-    return f"{better / worse:.1f}x" if worse > 0 and not math.isnan(better) else "-"
+    if worse <= 0 or math.isnan(better):
+        return "-"
+    times = better / worse
+    return f"{times:.1f}x" if times >= 1 else f"{times:.2f}x"
