@@ -45,6 +45,9 @@ class Shelf:
             raise self.error
         return {row: self.spans[row] for row in rows if row in self.spans}
 
+    def with_words(self, words: Sequence[str], received_from_ms: int | None) -> set[str]:
+        raise NotImplementedError
+
 
 @pytest.fixture
 def index(tmp_path: Path) -> TraceIndex:

@@ -16,6 +16,7 @@ from vedette.lake.storage import LakeUnavailable
 from vedette.sql import statements
 from vedette.traces.fresh import FreshSpans
 from vedette.traces.index import TraceIndex
+from vedette.traces.words import has_words, lake_condition
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,27 @@ class SpanContents:
             if (row, span_id) in found:
                 contents.setdefault(row, []).append(found[row, span_id])
         return contents
+
+    def with_words(self, words: Sequence[str], received_from_ms: int | None) -> set[str]:
+        """Ids of all traces with a span whose content has these words (lower case), and of some
+        others.
+
+        Args:
+            received_from_ms: spans that arrived earlier don't count.
+
+        Raises:
+            LakeUnavailable: the lake can't be read.
+        """
+        # The journal first: what it has moved into the lake meanwhile is in the newest version.
+        found = {
+            span.trace_id
+            for _, spans in self._fresh.read(None)
+            for span in spans
+            if has_words(content_of_span(span), words)
+        }
+        self._lake.refresh()
+        condition, values = lake_condition(words)
+        return found | self._lake.matching_traces(condition, values, received_from_ms)
 
     def _from_lake(self, wanted: Sequence[Wanted], *, newest: bool) -> _Found:
         try:

@@ -12,8 +12,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Protocol
 
-from vedette.traces.filters import ContentClause, SpanFilter, prepare
+from vedette.traces.filters import Condition, ContentClause, SpanFilter, Sql, TraceFilter, prepare
 from vedette.traces.infos import marks
+from vedette.traces.words import required_words
 
 _BATCH = 200  # traces whose content is held at a time
 
@@ -23,6 +24,9 @@ class Contents(Protocol):
 
     def of(self, rows: Sequence[int]) -> dict[int, list[str]]:
         """Contents by trace row (``traces.id``): the JSON text of each span."""
+
+    def with_words(self, words: Sequence[str], received_from_ms: int | None) -> set[str]:
+        """Ids of all traces with a span whose content has these words, and of some others."""
 
 
 def matching_spans(
@@ -52,6 +56,27 @@ def matching_spans(
             )
         ]
     return found
+
+
+def narrowed(contents: Contents, compiled: TraceFilter) -> Condition | None:
+    """A condition that all traces with a matching span satisfy, from a look at all content there
+    is; None if the filter gives nothing to look for.
+
+    Raises:
+        LakeUnavailable: the lake can't be read.
+    """
+    words = required_words(compiled.spans.content) if compiled.spans is not None else []
+    if not words:
+        return None
+    trace_ids = json.dumps(list(contents.with_words(words, None)))
+    return Condition(
+        Sql("t.trace_id IN (SELECT value FROM json_each(?))", (trace_ids,)),
+        Sql(
+            "SELECT n.id AS trace FROM json_each(?) w CROSS JOIN traces n ON n.trace_id = w.value",
+            (trace_ids,),
+        ),
+        indexed=True,
+    )
 
 
 def _holds(connection: sqlite3.Connection, clause: ContentClause, text: str) -> bool:

@@ -40,7 +40,7 @@ from vedette.traces.infos import (
     trace_infos,
     trace_rows,
 )
-from vedette.traces.matching import Contents, matching_spans
+from vedette.traces.matching import Contents, matching_spans, narrowed
 from vedette.traces.metrics import MetricsQuery, query_metrics
 from vedette.traces.order import compile_order
 from vedette.traces.search import ContentCheck, Search, page
@@ -177,9 +177,10 @@ class TraceReads:
         with _reading():
             connection = self._up_to_date()
             check = self._content_check(connection, compiled)
-            rows = page(
-                connection, Search(compiled, experiments, order, check), offset, max_results
+            search = Search(
+                compiled, experiments, order, check, lambda: narrowed(self._contents, compiled)
             )
+            rows = page(connection, search, offset, max_results)
             infos = trace_infos(connection, rows)
         more = len(rows) == max_results
         return infos, SearchTraceUtils.create_page_token(offset + max_results) if more else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vedette.traces.filters import Condition, Sql, TraceFilter, conjunction, in_list, prepare
 from vedette.traces.order import Order
@@ -18,8 +18,9 @@ from vedette.traces.order import Order
 FEW = 2_000
 # So many of the newest traces are looked at before walking is taken to be hopeless.
 WINDOW = 20_000
-# Traces whose span content is compared at a time.
-CONTENT_BATCH = 200
+# Traces whose span content is compared at a time; so many batches before all content is searched.
+CONTENT_BATCH = 100
+CONTENT_BATCHES = 5
 
 # Of these traces (row ids), those with a span that satisfies the filter's span part.
 ContentCheck = Callable[[Sequence[int]], Iterable[int]]
@@ -44,12 +45,15 @@ class Search:
         experiment_ids: the experiments to search; None for all.
         order: how to sort.
         content_check: tells for which traces ``filter.spans`` holds.
+        narrow: a condition that all traces for which it holds satisfy, which costs a look at all
+            content; None if there is none.
     """
 
     filter: TraceFilter
     experiment_ids: Sequence[int] | None
     order: Order
     content_check: ContentCheck
+    narrow: Callable[[], Condition | None] = lambda: None
 
 
 def page(connection: sqlite3.Connection, search: Search, offset: int, limit: int) -> list[int]:
@@ -60,27 +64,48 @@ def page(connection: sqlite3.Connection, search: Search, offset: int, limit: int
         experiments = [row[0] for row in connection.execute(_EXPERIMENTS)]
     if not experiments:
         return []
-    finder = _Finder(connection, search, experiments)
     if search.filter.spans is None:
-        return finder.find(offset, limit)
-    return _with_content(finder, search.content_check, offset, limit)
+        return _Finder(connection, search, experiments).find(offset, limit)
+    return _with_content(connection, search, experiments, offset + limit)[offset:]
 
 
-def _with_content(finder: _Finder, check: ContentCheck, offset: int, limit: int) -> list[int]:
-    """As `page`, keeping the traces whose span content passes; reads no more than it must."""
+def _with_content(
+    connection: sqlite3.Connection, search: Search, experiments: Sequence[int], needed: int
+) -> list[int]:
+    """The first ``needed`` matches. Content is compared trace by trace; if the newest traces don't
+    give enough, all content is searched first for those worth comparing."""
+    finder = _Finder(connection, search, experiments)
+    count = CONTENT_BATCH * CONTENT_BATCHES
+    newest = finder.find(0, count)
+    kept = _passing(search, newest, needed)
+    if len(kept) == needed or len(newest) < count:
+        return kept
+    if (condition := search.narrow()) is not None:
+        conditions = (*search.filter.conditions, condition)
+        narrowed = replace(search, filter=replace(search.filter, conditions=conditions))
+        finder = _Finder(connection, narrowed, experiments)
+    start = count if condition is None else 0
+    kept = kept if condition is None else []
+    while len(kept) < needed:
+        count *= 4
+        some = finder.find(start, count)
+        kept += _passing(search, some, needed - len(kept))
+        if len(some) < count:
+            break
+        start += count
+    return kept
+
+
+def _passing(search: Search, ids: Sequence[int], needed: int) -> list[int]:
+    """The first ``needed`` of the traces that pass; reads no more content than it must."""
     kept: list[int] = []
-    start, size = 0, 5 * CONTENT_BATCH
-    while True:
-        ids = finder.find(start, size)
-        for batch in range(0, len(ids), CONTENT_BATCH):
-            some = ids[batch : batch + CONTENT_BATCH]
-            passed = set(check(some))
-            kept += [trace for trace in some if trace in passed]
-            if len(kept) >= offset + limit:
-                return kept[offset : offset + limit]
-        if len(ids) < size:
-            return kept[offset:]
-        start, size = start + size, 4 * size
+    for start in range(0, len(ids), CONTENT_BATCH):
+        if len(kept) >= needed:
+            break
+        some = ids[start : start + CONTENT_BATCH]
+        passed = set(search.content_check(some))
+        kept += [trace for trace in some if trace in passed]
+    return kept[:needed]
 
 
 class _Finder:
