@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import RunningVedette, free_port
+from running import RunningVedette, free_port
 from vedette.settings import Settings
 
 COMMANDS = ("up", "server", "engine", "status", "config", "demo")

@@ -27,7 +27,7 @@ from mlflow.genai.scorers import (
 from mlflow.genai.scorers.base import ScorerStatus
 from mlflow.genai.scorers.registry import MlflowTrackingStore, list_scorer_versions
 
-from conftest import RunningVedette
+from running import RunningVedette
 from vedette.client.detection import is_vedette
 from vedette.client.plugin import scorer_store
 from vedette.client.scorer_store import VedetteScorerStore

@@ -15,7 +15,7 @@ import mlflow.environment_variables
 import opentelemetry.sdk.environment_variables
 import pytest
 
-from conftest import RunningVedette
+from running import RunningVedette
 from vedette.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent

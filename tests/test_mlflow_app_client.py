@@ -22,7 +22,7 @@ from mlflow.genai.review_queues import (
     list_review_queue_items,
 )
 
-from conftest import RunningVedette
+from running import RunningVedette
 
 HUMAN = AssessmentSource(source_type="HUMAN", source_id="reviewer@example.com")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from conftest import free_port
+from running import free_port
 from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Position
 

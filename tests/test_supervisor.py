@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conftest import RunningVedette, free_port
+from running import RunningVedette, free_port
 from vedette.processes import AlreadyRunning, exclusive_lock, read_state, write_state
 
 Start = Callable[..., RunningVedette]
