@@ -34,7 +34,9 @@ class Table:
         """One row; a cell per column."""
         names = self._rows[0]
         self._rows.append(cells)
-        print("  ".join(f"{n}: {c}" for n, c in zip(names, cells, strict=True) if n and c))
+        print(
+            "  ".join(f"{n}: {c}" for n, c in zip(names, cells, strict=True) if n and c), flush=True
+        )
 
     def __str__(self) -> str:
         widths = [max(len(row[i]) for row in self._rows) for i in range(len(self._rows[0]))]

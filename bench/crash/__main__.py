@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from bench.crash.run import run
@@ -19,7 +20,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="kept; without it a directory that is removed")
     options = parser.parse_args()
     directory = options.data or Path(tempfile.mkdtemp(prefix="vedette-crash-"))
-    report = run(directory, kills=options.kills, traces_per_second=options.rate, say=print)
+    report = run(
+        directory,
+        kills=options.kills,
+        traces_per_second=options.rate,
+        say=partial(print, flush=True),
+    )
     print("\n".join(report.lines))
     if report.violations:
         print(f"\nVIOLATED, the data is in {directory}:")
