@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from traces_support import filled_index
+from traces_support import add_traces, filled_index
 from vedette.lake.storage import LakeUnavailable
 from vedette.traces import reads as reads_module
+from vedette.traces import search as search_module
 from vedette.traces.columns import Columns
 from vedette.traces.index import TraceIndex
 from vedette.traces.reads import TraceReads
@@ -138,3 +139,32 @@ def test_a_read_model_that_cannot_be_read_is_said_to_be(shelf: Shelf, tmp_path: 
     with pytest.raises(MlflowException, match="no such table") as caught:
         reads.search_traces(["1"])
     assert caught.value.error_code == "TEMPORARILY_UNAVAILABLE"
+
+
+def test_rare_spans_are_found_through_the_mirror(
+    index: TraceIndex, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_traces(index.connection(), 4, 200)
+    columns = Columns(None)
+    reads = TraceReads(index.connection, columns, shelf)
+    index.connection().execute(
+        "UPDATE spans SET name = 'rare' WHERE trace BETWEEN 4 AND 9 AND name = 'tool'"
+    )
+    text = "span.name = 'rare' AND span.status IN ('OK', 'UNSET')"
+    expected = [id_of(index, row) for row in range(4, 10)]
+    monkeypatch.setattr(search_module, "WINDOW", 5)
+    asked: list[list[int] | None] = []
+    original = columns.traces_with_span
+
+    def spy(*arguments: Any) -> list[int] | None:
+        asked.append(original(*arguments))
+        return asked[-1]
+
+    monkeypatch.setattr(columns, "traces_with_span", spy)
+    for _ in range(2):  # a mirror that has everything to take over isn't waited for
+        found = reads.search_traces(["1", "2"], text, max_results=20)[0]
+        assert sorted(info.trace_id for info in found) == sorted(expected)
+        columns.sync(index.connection())
+    assert asked[0] is None
+    assert asked[1] is not None
+    assert sorted(asked[1]) == list(range(4, 10))

@@ -8,7 +8,8 @@ import pytest
 
 from traces_support import T0, filled_index
 from vedette.traces import search
-from vedette.traces.filters import compile_filter, conjunction, in_list, prepare
+from vedette.traces.conditions import conjunction, in_list, prepare
+from vedette.traces.filters import compile_filter
 from vedette.traces.index import TraceIndex
 from vedette.traces.order import compile_order
 from vedette.traces.search import Search, page

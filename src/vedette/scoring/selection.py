@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.completion import CompletedTrace
 from vedette.scoring.sample import selected
-from vedette.traces.filters import compile_filter, prepare
+from vedette.traces.conditions import prepare
+from vedette.traces.filters import compile_filter
 from vedette.traces.matching import Contents, matching_spans
 
 

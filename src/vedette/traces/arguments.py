@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.utils.search_utils import SearchTraceUtils
 
-from vedette.traces.filters import invalid
+from vedette.traces.conditions import invalid
 
 
 def experiment_numbers(experiment_ids: Iterable[str]) -> list[int]:

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _SQL = statements("vedette.traces", "columns")
 _CHUNK = 10_000  # traces copied at a time
+_MOMENT = 2_000  # changes that are taken over in a fraction of a second
 
 _BIGINT, _TEXT, _DOUBLE = pa.int64(), pa.string(), pa.float64()
 _TRACE_TYPES = [_BIGINT] * 4 + [_TEXT] * 3 + [_BIGINT] * 5
@@ -58,7 +59,7 @@ class Columns:
         threads: of DuckDB.
     """
 
-    def __init__(self, path: Path | None, *, memory_limit: str = "400MB", threads: int = 2) -> None:
+    def __init__(self, path: Path | None, *, memory_limit: str = "256MB", threads: int = 2) -> None:
         self._path = path
         self._config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory_limit,
@@ -100,6 +101,33 @@ class Columns:
             self._start_over(error)
             self.sync(index)
             return self._ask(sql, params, tables or {})
+
+    def traces_with_span(
+        self, index: sqlite3.Connection, values: Mapping[str, Sequence[str]], limit: int
+    ) -> list[int] | None:
+        """Row ids of the traces that have a span with these values, if there are at most ``limit``
+        and the mirror needn't take over more than a moment's changes to know; else None.
+
+        Args:
+            values: for columns of ``spans``: what they must be one of.
+        """
+        if not values or self._behind(index) > _MOMENT:
+            return None
+        where = " AND ".join(f"{column} IN (SELECT unnest(?))" for column in values)
+        rows = self.query(
+            index,
+            f"SELECT DISTINCT trace FROM spans WHERE {where} LIMIT ?",
+            [*(list(allowed) for allowed in values.values()), limit + 1],
+        )
+        return [row[0] for row in rows] if len(rows) <= limit else None
+
+    def _behind(self, index: sqlite3.Connection) -> int:
+        """About how many changes there are to take over, counted up to `_MOMENT` + 1."""
+        state = self._state
+        if state is None:
+            return _MOMENT + 1
+        values = {"after": state[1], "bound": _MOMENT + 1}
+        return int(index.execute(_SQL["behind"], values).fetchone()[0])
 
     def sync(self, index: sqlite3.Connection) -> int:
         """Take over what has changed in the read model; returns how many traces that were.

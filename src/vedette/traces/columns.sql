@@ -25,6 +25,9 @@ SELECT
 -- name: changed
 SELECT DISTINCT trace FROM changes WHERE batch > :after AND batch <= :until;
 
+-- name: behind
+SELECT count(*) FROM (SELECT 1 FROM changes WHERE batch > :after LIMIT :bound);
+
 -- name: all_ids
 SELECT id FROM traces WHERE id > :after ORDER BY id LIMIT :count;
 

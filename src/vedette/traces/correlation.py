@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from mlflow.store.analytics.trace_correlation import TraceCorrelationCounts
 
-from vedette.traces.filters import Sql, TraceFilter, in_list, prepare
+from vedette.traces.conditions import Sql, in_list, prepare
+from vedette.traces.filters import TraceFilter
 from vedette.traces.search import ContentCheck
 
 _COUNTS = """

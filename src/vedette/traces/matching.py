@@ -12,7 +12,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Protocol
 
-from vedette.traces.filters import Condition, ContentClause, SpanFilter, Sql, TraceFilter, prepare
+from vedette.traces.conditions import Condition, among, prepare
+from vedette.traces.filters import ContentClause, SpanFilter, TraceFilter
 from vedette.traces.infos import marks
 from vedette.traces.words import required_words
 
@@ -68,15 +69,7 @@ def narrowed(contents: Contents, compiled: TraceFilter) -> Condition | None:
     words = required_words(compiled.spans.content) if compiled.spans is not None else []
     if not words:
         return None
-    trace_ids = json.dumps(list(contents.with_words(words, None)))
-    return Condition(
-        Sql("t.trace_id IN (SELECT value FROM json_each(?))", (trace_ids,)),
-        Sql(
-            "SELECT n.id AS trace FROM json_each(?) w CROSS JOIN traces n ON n.trace_id = w.value",
-            (trace_ids,),
-        ),
-        indexed=True,
-    )
+    return among(contents.with_words(words, None))
 
 
 def _holds(connection: sqlite3.Connection, clause: ContentClause, text: str) -> bool:

@@ -29,7 +29,8 @@ from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.utils.search_utils import SearchTraceMetricsUtils
 
 from vedette.traces.columns import Columns
-from vedette.traces.filters import Sql, analytics_condition, conjunction, in_list, invalid
+from vedette.traces.conditions import Sql, conjunction, in_list, invalid
+from vedette.traces.filter_clauses import analytics_condition
 
 _NS_PER_MS = 1_000_000
 # Times beyond this are beyond any value of a column; it keeps them within DuckDB's integers.

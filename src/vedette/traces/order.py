@@ -12,7 +12,7 @@ from mlflow.store.tracking.utils.trace_analytics import TRACE_ANALYTICS_COLUMNS_
 from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.utils.search_utils import SearchTraceUtils
 
-from vedette.traces.filters import Sql, invalid
+from vedette.traces.conditions import Sql, invalid
 
 # column, whether it can be null
 _ATTRIBUTES = {

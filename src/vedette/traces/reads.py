@@ -31,8 +31,9 @@ from vedette.traces.arguments import (
     searched_experiments,
 )
 from vedette.traces.columns import Columns
+from vedette.traces.conditions import Condition, among_rows, invalid
 from vedette.traces.correlation import correlation_counts
-from vedette.traces.filters import TraceFilter, compile_filter, invalid
+from vedette.traces.filters import TraceFilter, compile_filter
 from vedette.traces.infos import (
     expected_spans,
     find_assessment,
@@ -49,6 +50,8 @@ from vedette.traces.sessions import completed_sessions
 # How long a read waits for spans that the trace says it has and that haven't arrived, in seconds.
 _PATIENCE = 3.0
 _POLL = 0.25
+# So many traces are worth starting a search from.
+_MANY_TRACES = 50_000
 
 
 class TraceReads:
@@ -178,7 +181,7 @@ class TraceReads:
             connection = self._up_to_date()
             check = self._content_check(connection, compiled)
             search = Search(
-                compiled, experiments, order, check, lambda: narrowed(self._contents, compiled)
+                compiled, experiments, order, check, lambda: self._narrow(connection, compiled)
             )
             rows = page(connection, search, offset, max_results)
             infos = trace_infos(connection, rows)
@@ -188,6 +191,12 @@ class TraceReads:
     def matching_spans(self, compiled: TraceFilter, rows: Sequence[int]) -> Iterable[int]:
         """Of these traces (rows of ``traces``), those that the filter's span part matches."""
         return self._content_check(self._up_to_date(), compiled)(rows)
+
+    def _narrow(self, connection: sqlite3.Connection, compiled: TraceFilter) -> Condition | None:
+        if compiled.spans is not None:
+            return narrowed(self._contents, compiled)
+        rows = self._columns.traces_with_span(connection, compiled.span_values, _MANY_TRACES)
+        return None if rows is None else among_rows(rows)
 
     def _content_check(self, connection: sqlite3.Connection, compiled: TraceFilter) -> ContentCheck:
         spans = compiled.spans

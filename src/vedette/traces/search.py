@@ -11,7 +11,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from vedette.traces.filters import Condition, Sql, TraceFilter, conjunction, in_list, prepare
+from vedette.traces.conditions import Condition, Sql, conjunction, in_list, prepare
+from vedette.traces.filters import TraceFilter
 from vedette.traces.order import Order
 
 # Up to so many candidates it is cheaper to sort them than to walk.
@@ -45,8 +46,8 @@ class Search:
         experiment_ids: the experiments to search; None for all.
         order: how to sort.
         content_check: tells for which traces ``filter.spans`` holds.
-        narrow: a condition that all traces for which it holds satisfy, which costs a look at all
-            content; None if there is none.
+        narrow: a condition that all matches satisfy and that holds for fewer traces, from a look at
+            all spans there are; None if there is none. Asked for only when that is worth it.
     """
 
     filter: TraceFilter
@@ -120,6 +121,8 @@ class _Finder:
         self._conditions = search.filter.conditions
         self._scope = in_list("t.experiment_id", experiments)
         self._where = search.filter.where()
+        # Where content is compared, it is for `_with_content` to narrow the search
+        self._narrow = search.narrow if search.filter.spans is None else lambda: None
 
     def find(self, offset: int, limit: int) -> list[int]:
         """One page, by the way that is likely the cheapest."""
@@ -135,13 +138,16 @@ class _Finder:
         found = self._walk(since, offset, limit)
         if since is None or len(found) == limit or not self._conditions:
             return found
-        # The window didn't fill the page. Start from an index if there is one, though it names many
-        # traces, unless the window gave enough to hope that walking on soon fills the page.
+        # The window didn't fill the page. Start from what an index, or a look at all spans, leaves,
+        # unless the window gave enough to hope that walking on soon fills the page.
+        hopeful = 10 * self._count_since(since, needed) >= needed
+        start = None if hopeful else start or self._any_index() or self._narrow()
         if start is None:
-            start = next((c for c in self._conditions if c.candidates is not None), None)
-        if start is None or 10 * self._count_since(since, needed) >= needed:
             return self._walk(None, offset, limit)
         return self._start_from(start, offset, limit)
+
+    def _any_index(self) -> Condition | None:
+        return next((c for c in self._conditions if c.candidates is not None), None)
 
     def _most_selective(self) -> tuple[Condition | None, int]:
         """The indexed condition with the fewest candidates, and how many (at most FEW + 1)."""

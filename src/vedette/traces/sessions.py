@@ -7,7 +7,8 @@ import sqlite3
 
 from mlflow.genai.scorers.online.entities import CompletedSession
 
-from vedette.traces.filters import Sql, TraceFilter, prepare
+from vedette.traces.conditions import Sql, prepare
+from vedette.traces.filters import TraceFilter
 from vedette.traces.search import ContentCheck
 
 _STATISTICS = """
