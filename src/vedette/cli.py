@@ -17,7 +17,7 @@ import typer
 from pydantic import ByteSize
 
 from vedette import __version__
-from vedette.processes import AlreadyRunning, die_with_parent, exclusive_lock
+from vedette.processes import AlreadyRunning, DataUnusable, die_with_parent, exclusive_lock
 from vedette.settings import (
     LoadedSettings,
     Settings,
@@ -196,8 +196,11 @@ def _become(part: str, supervisor: int | None) -> None:
 @app.command()
 def status(
     url: Annotated[
-        str, typer.Option(envvar="VEDETTE_URL", help="The server to ask.")
-    ] = "http://127.0.0.1:5000",
+        str | None,
+        typer.Option(
+            envvar="VEDETTE_URL", help="The server to ask. [default: the host and port set]"
+        ),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Tell how a running Vedette is: its parts, the journal's backlog, the lake's lag.
@@ -208,6 +211,7 @@ def status(
     """
     from vedette.supervisor import read_health
 
+    url = url or load_settings({}).settings.url
     health = read_health(url.rstrip("/"), timeout=10.0)
     if health is None:
         _fail(
@@ -325,6 +329,9 @@ def main() -> None:
     except AlreadyRunning as error:
         print(f"vedette: {error}", file=sys.stderr)
         sys.exit(RUNNING)
+    except DataUnusable as error:
+        print(f"vedette: {error}", file=sys.stderr)
+        sys.exit(FAILED)
     except BrokenPipeError:  # `vedette config | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)

@@ -85,7 +85,12 @@ class Engine:
             thread.start()
         while not self._stopping.wait(1.0):
             self._maintenance.tick(time.time())
-            self._publish()
+            try:
+                self._publish()
+            except OSError as error:  # a full disk: /health then says that the engine is stale
+                self._report("state", error)
+            else:
+                self._errors.pop("state", None)
         self._maintenance.close()
         for thread in threads:
             thread.join(3.0)

@@ -33,6 +33,10 @@ class AlreadyRunning(Exception):
         )
 
 
+class DataUnusable(Exception):
+    """The data directory can't be made or written; the message says why."""
+
+
 @contextmanager
 def exclusive_lock(path: Path, what: str, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock file while the block runs; the kernel frees it however the process ends.
@@ -44,10 +48,17 @@ def exclusive_lock(path: Path, what: str, patience: float = 0.0) -> Iterator[Non
 
     Raises:
         AlreadyRunning: another process holds it.
+        DataUnusable: there can be no such file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise DataUnusable(
+            f"can't use {path.parent.parent} as data directory: {error.strerror} "
+            f"({error.filename}); choose another with --data"
+        ) from error
     try:
         while not _try_lock(descriptor):
             if time.monotonic() >= deadline:

@@ -181,7 +181,10 @@ class Supervisor:
 
     def _publish(self) -> None:
         parts = {child.part: child.state() for child in self._children}
-        write_state(self._settings.run_dir / STATE_FILE, {"parts": parts})
+        try:
+            write_state(self._settings.run_dir / STATE_FILE, {"parts": parts})
+        except OSError as error:  # a full disk: /health tells less, nothing stops
+            logger.warning("can't publish the state of the parts: %s", error)
 
     def _stop_children(self) -> None:
         """SIGTERM to each child, SIGKILL to what is left of its group after the grace period."""

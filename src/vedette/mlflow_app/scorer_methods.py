@@ -35,11 +35,12 @@ class ScorerMethods:
             MlflowException: INVALID_PARAMETER_VALUE, it isn't one.
         """
         try:
-            SerializedScorer.from_dict(json.loads(serialized_scorer))
+            scorer = SerializedScorer.from_dict(json.loads(serialized_scorer))
         except (ValueError, TypeError, AttributeError) as error:
             raise MlflowException.invalid_parameter_value(
                 f"serialized_scorer is not one that MLflow's Scorer.model_dump() has made: {error}"
             ) from error
+        _require_body(name, scorer)
         found = super().register_scorer(experiment_id, name, serialized_scorer)  # type: ignore[misc]
         return cast(ScorerVersion, found)
 
@@ -137,3 +138,16 @@ class ScorerMethods:
     def _scorers(self, experiment_id: str) -> list[ScorerVersion]:
         found: list[ScorerVersion] = self.list_scorers(experiment_id)  # type: ignore[attr-defined]
         return found
+
+
+def _require_body(name: str, scorer: SerializedScorer) -> None:
+    """Refuse a function of which MLflow took the ``def`` line for the body.
+
+    It does so with one-line functions: run, they would define themselves and return nothing.
+    """
+    source, function = scorer.call_source, scorer.original_func_name
+    if source and function and source.lstrip().startswith(f"def {function}("):
+        raise MlflowException.invalid_parameter_value(
+            f"scorer '{name}' is written on one line: put the body of the function on lines of its "
+            "own, else MLflow stores no body"
+        )

@@ -7,7 +7,7 @@ import json
 import math
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from mlflow.entities import AssessmentError, Feedback
@@ -90,7 +90,15 @@ class ScorerCall:
         }
         feedback.span_id = feedback.span_id or root_span_id
         try:
-            return assessment_row(feedback, trace_id)
+            row: Any = assessment_row(feedback, trace_id)
+            # Half a surrogate pair, as a cut emoji leaves it, is no text that can be stored
+            return cast(
+                AssessmentRow,
+                {
+                    key: text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
+                    for key, text in row.items()
+                },
+            )
         except TypeError as error:
             raise TypeError(
                 f"scorer {self._name!r} returned a {type(feedback.value).__name__}, which can't be "
