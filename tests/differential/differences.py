@@ -16,6 +16,8 @@ from mlflow.store.tracking.utils.trace_analytics import (
 )
 from sqlalchemy import Connection, TextClause, bindparam, text
 
+from vedette.traces.infos import INCOMPLETE_TAG
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -71,6 +73,10 @@ DIFFERENCES = {
         _order_by_end,
     ),
 }
+
+
+# Tags that are shown and not stored: a trace of which something got lost is marked.
+SHOWN_TAGS = (INCOMPLETE_TAG,)
 
 
 def explained(method: str, theirs: Any, ours: Any) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import differences
-from mlflow.entities import Assessment, Span, Trace
+from mlflow.entities import Assessment, Span, Trace, TraceInfo
 from mlflow.entities.trace_metrics import MetricDataPoint
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -140,7 +140,15 @@ def _point(point: MetricDataPoint) -> tuple[Any, ...]:
     return (point.metric_name, point.dimensions, values)
 
 
+def _trace_info(info: TraceInfo) -> dict[str, Any]:
+    fields = {name: plain(value) for name, value in vars(info).items()}
+    tags = fields["tags"].items()
+    fields["tags"] = {key: text for key, text in tags if key not in differences.SHOWN_TAGS}
+    return fields
+
+
 _FORMS: list[tuple[Any, Any]] = [
+    (TraceInfo, _trace_info),
     (Trace, _trace),
     (Assessment, _assessment),
     (MetricDataPoint, _point),

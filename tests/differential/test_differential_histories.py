@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from itertools import count
 
 from histories import Action, World, histories
@@ -17,7 +16,7 @@ _numbers = count(1)
 
 
 @settings(
-    max_examples=int(os.environ.get("EX", "40")),
+    max_examples=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -275,10 +275,11 @@ class TraceReads:
         """
         experiments = experiment_numbers(experiment_ids)
         both = [
-            f"{base_filter} and {one}" if base_filter else one
-            for one in (filter_string1, filter_string2)
+            f"{base_filter} and {text}" if base_filter else text
+            for text in (filter_string1, filter_string2)
         ]
-        filters = [compile_filter(text, experiments) for text in (base_filter, *both)]
+        one, other, base = (compile_filter(text, experiments) for text in (*both, base_filter))
+        filters = [base, one, other]
         with _reading():
             connection = self._up_to_date()
             checks = [self._content_check(connection, one) for one in filters]
