@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.03
 _LONGEST_IDLE_SECONDS = 0.2
 _LONGEST_BACKOFF_SECONDS = 30.0
+_STOP_SECONDS = 6.0  # for what is under way; the supervisor kills after 8
 # What a disk, a lake or a database that is away looks like
 _FORESEEN = (LakeUnavailable, ControlUnavailable, JournalFull, JournalUnavailable, OSError)
 
@@ -91,9 +92,10 @@ class Engine:
                 self._report("state", error)
             else:
                 self._errors.pop("state", None)
+        patience = time.monotonic() + _STOP_SECONDS
         self._maintenance.close()
         for thread in threads:
-            thread.join(3.0)
+            thread.join(max(0.0, patience - time.monotonic()))
         self._scoring.close()
         self._journal.close()
 

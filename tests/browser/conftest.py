@@ -64,7 +64,8 @@ def filled(request: pytest.FixtureRequest) -> Filled:
     return Filled(vedette.url, **json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.fixture(scope="session")
+# Not for the session: its event loop would be running in all tests that follow
+@pytest.fixture(scope="module")
 def window(filled: Filled) -> Iterator[BrowserContext]:
     """A window of Debian's chromium: playwright's own would have to be downloaded."""
     with sync_playwright() as playwright:
