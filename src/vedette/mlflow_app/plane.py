@@ -9,7 +9,6 @@ import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 
 from mlflow.entities import TraceInfo
 from mlflow.exceptions import MlflowException
@@ -28,7 +27,6 @@ from vedette.mlflow_app.experiments import Experiments
 from vedette.settings import Settings
 from vedette.traces.columns import Columns
 from vedette.traces.contents import SpanContents
-from vedette.traces.following import Following
 from vedette.traces.index import TraceIndex
 from vedette.traces.reads import TraceReads
 from vedette.traces.totals import gateway_cost, issue_trace_counts
@@ -60,7 +58,6 @@ class TracePlane:
         self.writes = TraceWrites(self._journal, self.up_to_date)
         lake = Lake(settings.lake_uri, settings.data / "lake.state")
         self._columns = Columns(settings.metrics_path)
-        self._following = Following(self._columns, self._index.connection)
         self.reads = TraceReads(
             self.up_to_date,
             self._columns,
@@ -84,8 +81,13 @@ class TracePlane:
 
     def artifact_location(self, info: TraceInfo) -> str:
         """Where a trace's attachments are: beneath its experiment's artifacts, as in MLflow."""
-        location = self.experiments.artifact_location(str(info.experiment_id))
-        return info.trace_id.join(_around_trace_id(location))
+        uri: str = append_to_uri_path(
+            self.experiments.artifact_location(str(info.experiment_id)),
+            SqlAlchemyStore.TRACE_FOLDER_NAME,
+            info.trace_id,
+            SqlAlchemyStore.ARTIFACTS_FOLDER_NAME,
+        )
+        return uri
 
     def issue_trace_counts(self, issue_ids: Sequence[str]) -> dict[str, int]:
         """How many traces refer to each of the issues."""
@@ -127,16 +129,7 @@ class TracePlane:
     def close(self) -> None:
         """Flush and release the journal, close the mirror."""
         self._journal.close()
-        self._following.stop()
         self._columns.close()
-
-
-@lru_cache(maxsize=1024)
-def _around_trace_id(experiment_location: str) -> tuple[str, str]:
-    """What stands before and after a trace's id in the location of its artifacts."""
-    folder, files = SqlAlchemyStore.TRACE_FOLDER_NAME, SqlAlchemyStore.ARTIFACTS_FOLDER_NAME
-    before, _, after = append_to_uri_path(experiment_location, folder, "*", files).rpartition("*")
-    return before, after
 
 
 @contextmanager
