@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +14,6 @@ from vedette.lake.rows import SegmentRows
 from vedette.lake.table import Lake
 from vedette.traces.fold import Decoded, decoded
 from vedette.traces.index import TraceIndex
-
-logger = logging.getLogger(__name__)
 
 Work = list[tuple[Decoded, Position]]
 
@@ -46,9 +43,7 @@ class Tail:
         self._segments: dict[int, _Segment] = {}
         self._cached = 0
         self.last_commit: float | None = None  # Unix seconds
-        self.lag_seconds: float | None = (
-            None  # arrival to commit of the last segment's first record
-        )
+        self.lag_seconds: float | None = None  # from arrival to commit, of the last segment
 
     def advance(self) -> bool:
         """Fold the next records; False when there are none."""
