@@ -27,12 +27,18 @@ def serve(settings: Settings) -> None:
     from vedette.mlflow_app.app import build_app
     from vedette.mlflow_app.control import prepare_control_database
     from vedette.mlflow_app.plane import open_plane
+    from vedette.mlflow_app.read_routes import read_routes
     from vedette.mlflow_app.starts import start_trace_routes
 
     prepare_control_database(settings)
     with open_plane(settings) as plane:
         app = build_app(
-            [*start_trace_routes(plane), *plane.otlp_routes(), *health.routes(settings)],
+            [
+                *start_trace_routes(plane),
+                *plane.otlp_routes(),
+                *read_routes(plane),
+                *health.routes(settings),
+            ],
             max_body_bytes=settings.max_body_bytes,
         )
         config = uvicorn.Config(
