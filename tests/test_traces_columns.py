@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import duckdb
 import pytest
 
 from traces_support import add_traces, filled_index, note_changed
-from vedette.traces.columns import Columns, ColumnsBusy, trim_changes
+from vedette.traces import following
+from vedette.traces.columns import Columns, ColumnsUnavailable, trim_changes
 from vedette.traces.index import TraceIndex
 
 TRACES = 300
@@ -130,6 +133,45 @@ def test_changes_are_trimmed_and_a_mirror_that_missed_them_is_filled_anew(
     assert columns.sync(index.connection()) == 1
 
 
+def test_closing_does_not_wait_for_a_copy_under_way(tmp_path: Path) -> None:
+    index = filled_index(tmp_path / "index.db", 25_000)
+    columns = Columns(tmp_path / "metrics.duckdb")
+    outcome: list[BaseException | int] = []
+
+    def sync() -> None:
+        try:
+            outcome.append(columns.sync(TraceIndex(index.path).connection()))
+        except ColumnsUnavailable as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=sync)
+    thread.start()
+    while not (tmp_path / "metrics.duckdb").exists():
+        time.sleep(0.01)
+    columns.close()
+    thread.join()
+    assert isinstance(outcome[0], ColumnsUnavailable)
+    assert mirrored(columns, index) == held(index)
+    columns.close()
+
+
+def test_it_is_kept_near_in_the_background(
+    columns: Columns, index: TraceIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_PAUSE_SECONDS", 0.01)
+    thread = following.Following(columns, index.connection)
+    try:
+        deadline = time.monotonic() + 10
+        while columns.sync(index.connection()) or time.monotonic() > deadline:
+            time.sleep(0.05)
+        add_traces(index.connection(), TRACES + 1, TRACES + 5)
+        time.sleep(0.3)
+        assert columns.sync(index.connection()) == 0
+    finally:
+        thread.stop()
+    assert mirrored(columns, index) == held(index)
+
+
 def _hold(path: str, ready: Any, done: Any) -> None:
     columns = Columns(Path(path))
     columns.query(sqlite3.connect(Path(path).with_name("index.db")), "SELECT 1")
@@ -146,7 +188,7 @@ def test_only_one_process_has_it_open(tmp_path: Path, index: TraceIndex, columns
     other.start()
     try:
         assert ready.wait(60)
-        with pytest.raises(ColumnsBusy, match="another process"):
+        with pytest.raises(ColumnsUnavailable, match="another process"):
             columns.sync(index.connection())
     finally:
         done.set()

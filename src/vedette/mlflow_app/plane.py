@@ -9,6 +9,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 from mlflow.entities import TraceInfo
 from mlflow.exceptions import MlflowException
@@ -27,6 +28,7 @@ from vedette.mlflow_app.experiments import Experiments
 from vedette.settings import Settings
 from vedette.traces.columns import Columns
 from vedette.traces.contents import SpanContents
+from vedette.traces.following import Following
 from vedette.traces.index import TraceIndex
 from vedette.traces.reads import TraceReads
 from vedette.traces.totals import gateway_cost, issue_trace_counts
@@ -58,6 +60,7 @@ class TracePlane:
         self.writes = TraceWrites(self._journal, self.up_to_date)
         lake = Lake(settings.lake_uri, settings.data / "lake.state")
         self._columns = Columns(settings.metrics_path)
+        self._following = Following(self._columns, self._index.connection)
         self.reads = TraceReads(
             self.up_to_date,
             self._columns,
@@ -81,13 +84,8 @@ class TracePlane:
 
     def artifact_location(self, info: TraceInfo) -> str:
         """Where a trace's attachments are: beneath its experiment's artifacts, as in MLflow."""
-        uri: str = append_to_uri_path(
-            self.experiments.artifact_location(str(info.experiment_id)),
-            SqlAlchemyStore.TRACE_FOLDER_NAME,
-            info.trace_id,
-            SqlAlchemyStore.ARTIFACTS_FOLDER_NAME,
-        )
-        return uri
+        location = self.experiments.artifact_location(str(info.experiment_id))
+        return info.trace_id.join(_around_trace_id(location))
 
     def issue_trace_counts(self, issue_ids: Sequence[str]) -> dict[str, int]:
         """How many traces refer to each of the issues."""
@@ -129,7 +127,16 @@ class TracePlane:
     def close(self) -> None:
         """Flush and release the journal, close the mirror."""
         self._journal.close()
+        self._following.stop()
         self._columns.close()
+
+
+@lru_cache(maxsize=1024)
+def _around_trace_id(experiment_location: str) -> tuple[str, str]:
+    """What stands before and after a trace's id in the location of its artifacts."""
+    folder, files = SqlAlchemyStore.TRACE_FOLDER_NAME, SqlAlchemyStore.ARTIFACTS_FOLDER_NAME
+    before, _, after = append_to_uri_path(experiment_location, folder, "*", files).rpartition("*")
+    return before, after
 
 
 @contextmanager

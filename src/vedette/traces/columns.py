@@ -15,27 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import orjson
 import pyarrow as pa
 
 from vedette.sql import statements
+from vedette.traces.mirroring import fill, follow
 
 logger = logging.getLogger(__name__)
 
 _SQL = statements("vedette.traces", "columns")
-_CHUNK = 10_000  # traces copied at a time
 _MOMENT = 2_000  # changes that are taken over in a fraction of a second
-
-_BIGINT, _TEXT, _DOUBLE = pa.int64(), pa.string(), pa.float64()
-_TRACE_TYPES = [_BIGINT] * 4 + [_TEXT] * 3 + [_BIGINT] * 5
-_SPAN_TYPES = [_BIGINT] * 5 + [_TEXT] * 5 + [_DOUBLE] * 3
-_ASSESSMENT_TYPES = [_BIGINT] * 3 + [_TEXT] * 3 + [_DOUBLE]
-_TABLES = {
-    "traces": ("id", _TRACE_TYPES),
-    "spans": ("trace", _SPAN_TYPES),
-    "assessments": ("trace", _ASSESSMENT_TYPES),
-}
-
 
 # What asking a damaged file raises
 _DAMAGED = (
@@ -46,8 +34,8 @@ _DAMAGED = (
 )
 
 
-class ColumnsBusy(Exception):
-    """Another process has the mirror open."""
+class ColumnsUnavailable(Exception):
+    """The mirror can't be asked now: it is being closed, or another process has it open."""
 
 
 class Columns:
@@ -69,10 +57,13 @@ class Columns:
         self._lock = threading.Lock()
         self._database: duckdb.DuckDBPyConnection | None = None
         self._state: tuple[int, int] | None = None  # the row of `mirror`, when known
+        self._closing = threading.Event()
 
     def close(self) -> None:
-        """Close the file; it is opened again when needed."""
+        """Close the file, giving up what is being copied; it is opened again when needed."""
+        self._closing.set()
         with self._lock:
+            self._closing.clear()
             self._state = None
             if self._database is not None:
                 self._database.close()
@@ -92,7 +83,7 @@ class Columns:
             sql: DuckDB SQL over the tables of ``columns.sql`` and over ``tables`` by their names.
 
         Raises:
-            ColumnsBusy: another process has the mirror open.
+            ColumnsUnavailable: it can't be asked now.
         """
         self.sync(index)
         try:
@@ -133,7 +124,7 @@ class Columns:
         """Take over what has changed in the read model; returns how many traces that were.
 
         Raises:
-            ColumnsBusy: another process has the mirror open.
+            ColumnsUnavailable: it can't be asked now.
         """
         try:
             return self._sync(index)
@@ -164,13 +155,17 @@ class Columns:
                 state = cursor.execute("SELECT identity, batch FROM mirror").fetchone()
                 if state is None or state[0] != identity or not (trimmed or 0) <= state[1] <= head:
                     logger.info("filling the metrics mirror from the read model")
-                    count = _fill(cursor, index, identity, head)
+                    count = fill(cursor, index, identity, head, self._go_on)
                 else:
-                    count = _follow(cursor, index, state[1], head)
+                    count = follow(cursor, index, state[1], head, self._go_on)
                 self._state = (identity, head)
                 return count
             finally:
                 cursor.close()
+
+    def _go_on(self) -> None:
+        if self._closing.is_set():
+            raise ColumnsUnavailable("the metrics mirror is being closed")
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         """The database; call with the lock held."""
@@ -179,7 +174,7 @@ class Columns:
                 self._database = self._connect()
             except duckdb.IOException as error:
                 if "lock" in str(error):
-                    raise ColumnsBusy(
+                    raise ColumnsUnavailable(
                         f"{self._path} is open in another process; only one server can run on a "
                         "data directory"
                     ) from error
@@ -209,67 +204,6 @@ class Columns:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             self._path.with_name(self._path.name + ".wal").unlink(missing_ok=True)
-
-
-def _fill(
-    cursor: duckdb.DuckDBPyConnection, index: sqlite3.Connection, identity: int, head: int
-) -> int:
-    """Copy everything. What changes meanwhile has batches after ``head`` and is followed later."""
-    cursor.execute("DELETE FROM mirror")
-    for table in _TABLES:
-        cursor.execute(f"TRUNCATE {table}")
-    count = after = 0
-    while True:
-        rows = index.execute(_SQL["all_ids"], {"after": after, "count": _CHUNK}).fetchall()
-        if not rows:
-            break
-        ids = [row[0] for row in rows]
-        _copy(cursor, index, ids)
-        count += len(ids)
-        after = ids[-1]
-    cursor.execute("INSERT INTO mirror VALUES (?, ?)", (identity, head))
-    return count
-
-
-def _follow(
-    cursor: duckdb.DuckDBPyConnection, index: sqlite3.Connection, after: int, until: int
-) -> int:
-    """Replace the traces that changed in the batches after ``after``. Repeatable."""
-    changed = index.execute(_SQL["changed"], {"after": after, "until": until}).fetchall()
-    if not changed:
-        cursor.execute("UPDATE mirror SET batch = ?", (until,))
-    ids = sorted(row[0] for row in changed)
-    known = cursor.execute("SELECT coalesce(max(id), 0) FROM traces").fetchone()
-    assert known is not None
-    for start in range(0, len(ids), _CHUNK):
-        some = ids[start : start + _CHUNK]
-        cursor.execute("BEGIN")
-        try:
-            if old := [trace for trace in some if trace <= known[0]]:
-                cursor.register("old", pa.table({"id": pa.array(old, _BIGINT)}))
-                for table, (key, _) in _TABLES.items():
-                    cursor.execute(f"DELETE FROM {table} WHERE {key} IN (SELECT id FROM old)")
-                cursor.unregister("old")
-            _copy(cursor, index, some)
-            if start + _CHUNK >= len(ids):
-                cursor.execute("UPDATE mirror SET batch = ?", (until,))
-            cursor.execute("COMMIT")
-        except BaseException:
-            cursor.execute("ROLLBACK")
-            raise
-    return len(ids)
-
-
-def _copy(cursor: duckdb.DuckDBPyConnection, index: sqlite3.Connection, ids: Sequence[int]) -> None:
-    """Insert these traces as they are in the read model now; those deleted there are left out."""
-    wanted = {"ids": orjson.dumps(ids).decode()}
-    for table, (_, types) in _TABLES.items():
-        rows = index.execute(_SQL[table], wanted).fetchall()
-        if rows:
-            arrays = [pa.array(c, t) for c, t in zip(zip(*rows, strict=True), types, strict=True)]
-            cursor.register("rows", pa.table(arrays, names=[f"c{i}" for i in range(len(types))]))
-            cursor.execute(f"INSERT INTO {table} SELECT * FROM rows")
-            cursor.unregister("rows")
 
 
 def trim_changes(index: sqlite3.Connection, keep: int = 5_000_000) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import duckdb
 from mlflow.entities import Assessment, Trace, TraceData, TraceInfo
 from mlflow.entities.span import LazySpan, Span
 from mlflow.entities.trace_metrics import MetricAggregation, MetricDataPoint, MetricViewType
@@ -30,7 +31,7 @@ from vedette.traces.arguments import (
     page_offset,
     searched_experiments,
 )
-from vedette.traces.columns import Columns
+from vedette.traces.columns import Columns, ColumnsUnavailable
 from vedette.traces.conditions import Condition, among_rows, invalid
 from vedette.traces.correlation import correlation_counts
 from vedette.traces.filters import TraceFilter, compile_filter
@@ -325,5 +326,5 @@ def _reading() -> Iterator[None]:
         raise MlflowException(
             f"The read model can't be read now: {error}", TEMPORARILY_UNAVAILABLE
         ) from error
-    except LakeUnavailable as error:
+    except (LakeUnavailable, ColumnsUnavailable, duckdb.Error) as error:
         raise MlflowException(str(error), TEMPORARILY_UNAVAILABLE) from error
