@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Record
 from vedette.scoring.active import ActiveScorer
-from vedette.scoring.pool import Unit
+from vedette.scoring.outcomes import Unit
 from vedette.scoring.runner import Scoring
 from vedette.settings import Settings
 from vedette.traces.index import TraceIndex

@@ -18,7 +18,7 @@ from vedette.scoring.active import (
     ControlUnavailable,
     control_engine,
 )
-from vedette.scoring.completion import FoldedUntil, complete_quiet, completed_after
+from vedette.scoring.completion import Completion, FoldedUntil, completed_after
 from vedette.scoring.ids import assessment_id
 from vedette.scoring.sample import draw, selected
 from vedette.traces.index import TraceIndex
@@ -116,7 +116,10 @@ class Arrivals:
         self.index.catch_up([self.reader])
 
     def complete(self, quiet_since: int) -> list[int]:
-        complete_quiet(self.index, quiet_since_ms=quiet_since, now_ms=quiet_since + 10)
+        completion = Completion(
+            self.index, trace_buffer=0.0, session_buffer=1_000.0, max_trace_age=1_000.0
+        )
+        completion.advance(folded_until_ms=quiet_since, now_ms=quiet_since + 10, annotations=False)
         return [int(one.trace_id[3:], 16) for one in completed_after(self.index, 0, 100)]
 
 

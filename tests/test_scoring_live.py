@@ -202,16 +202,6 @@ def test_a_deleted_scorer_leaves_nothing_behind(plane: Plane, experiment: str) -
     assert (f"{experiment}/same",) not in cursors
 
 
-def test_a_scorer_that_is_not_run_is_said_to_be(plane: Plane, experiment: str) -> None:
-    judge = '{"name": "judge", "instructions_judge_pydantic_data": {"instructions": "?"}}'
-    plane.store.register_scorer(experiment, "judge", judge)
-    plane.start(experiment, "judge")
-    plane.settle()
-
-    state = plane.scoring.state()["scorers"][f"{experiment}/judge"]
-    assert state["problem"] == "only @scorer functions on single traces are run"
-
-
 def test_the_next_version_takes_over(plane: Plane, experiment: str) -> None:
     plane.register(experiment, "version", "return 'old'")
     plane.start(experiment, "version")

@@ -17,7 +17,8 @@ import pytest
 from scoring_support import code, unit
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.inputs import read_payload
-from vedette.scoring.pool import Outcome, WorkerPool, WorkersUnavailable
+from vedette.scoring.outcomes import Outcome
+from vedette.scoring.pool import WorkerPool, WorkersUnavailable
 
 HEALTHY = code("return inputs", name="healthy")
 
@@ -55,7 +56,7 @@ def test_a_batch_comes_back_in_order(pool: WorkerPool) -> None:
     outcomes = run(pool, HEALTHY, *range(32))
 
     assert values(outcomes) == list(range(32))
-    assert [outcome.trace_id for outcome in outcomes] == [unit(n).trace_id for n in range(32)]
+    assert [outcome.unit_id for outcome in outcomes] == [unit(n).unit_id for n in range(32)]
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,7 @@ class Engine:
         ]
         self._tails = [Tail(journal, self._index, self._lake) for journal in journals]
         contents = SpanContents(self._index, journals, SpanReader(self._lake.spans))
-        tables = [self._lake.spans, self._lake.annotations]
-        self._maintenance = Maintenance(tables, settings.data / "scratch")
+        self._maintenance = Maintenance(self._lake.tables, settings.data / "scratch")
         self._scoring = Scoring(settings, self._index, contents, self._journal)
 
     def run(self) -> None:

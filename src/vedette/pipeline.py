@@ -105,8 +105,10 @@ class Tail:
         for (record, spans), (_, end) in work:
             rows.add(record, start, spans)
             start = end
-        self._lake.spans.append_segment(self.journal.journal_id, number, rows.spans())
-        self._lake.annotations.append_segment(self.journal.journal_id, number, rows.annotations())
+        journal_id = self.journal.journal_id
+        self._lake.spans.append_segment(journal_id, number, rows.spans())
+        self._lake.annotations.append_segment(journal_id, number, rows.annotations())
+        self._lake.decisions.append_segment(journal_id, number, rows.decisions())
 
     def state(self) -> dict[str, Any]:
         """What ``/health`` tells of it."""

@@ -27,6 +27,10 @@ class SettingsError(ValueError):
     """A setting is wrong. The message names the flag, variable or file key and what is accepted."""
 
 
+# MLflow's name for it, which users may have set already
+SESSION_BUFFER_VARIABLE = "MLFLOW_ONLINE_SCORING_DEFAULT_SESSION_COMPLETION_BUFFER_SECONDS"
+
+
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
@@ -75,6 +79,17 @@ class Settings(BaseSettings):
         10.0,
         ge=0,
         description="A trace is scored when its root has ended and nothing came for this long.",
+    )
+    max_trace_age: float = Field(
+        3600.0,
+        gt=0,
+        description="A trace without a root that ended is given up, as incomplete, at this age.",
+    )
+    session_completion_buffer: float = Field(
+        300.0,
+        ge=0,
+        description="A session is scored when no trace of it came for this long. Also read from "
+        f"{SESSION_BUFFER_VARIABLE}.",
     )
     workers: int = Field(
         min(2, os.cpu_count() or 1), ge=1, le=256, description="Worker processes per scorer."
@@ -161,7 +176,7 @@ def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Loade
     """
     places = (
         ("flag", {name: value for name, value in flags.items() if value is not None}),
-        ("environment", EnvSettingsSource(Settings)()),
+        ("environment", _read_environment()),
         ("file", _read_file(config)),
     )
     values: dict[str, Any] = {}
@@ -179,6 +194,13 @@ def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Loade
         return LoadedSettings(Settings(**values), origins)
     except ValidationError as error:
         raise SettingsError(_explain(error, origins)) from error
+
+
+def _read_environment() -> dict[str, Any]:
+    values = EnvSettingsSource(Settings)()
+    if buffer := os.environ.get(SESSION_BUFFER_VARIABLE):
+        values.setdefault("session_completion_buffer", buffer)
+    return values
 
 
 def _read_file(config: Path | None) -> dict[str, Any]:

@@ -11,8 +11,8 @@ spans           experiment_id: str; run_id: str | None (link the traces to this 
 start_trace     trace: dict, see `TraceHeader`
 set_tag         trace_id, key, value
 delete_tag      trace_id, key
-assessments     put: list[`AssessmentRow`]; delete: list[[trace_id, assessment_id]];
-                cursors: list[{scorer: str, position: int}] (scoring progress, committed with them)
+assessments     put: list[`AssessmentRow`]; delete: list[[trace_id, assessment_id]]
+decisions       what scoring decided, of one scorer: see `Decisions`
 delete_traces   trace_ids: list[str]
 link_run        trace_ids: list[str], run_id
 unlink_run      trace_ids: list[str], run_id
@@ -75,6 +75,78 @@ class AssessmentRow(TypedDict):
     assessment_metadata: str | None
     aggregate_value: float | None
     is_numeric_value: bool
+
+
+class EpochRow(TypedDict):
+    """A span of a scorer's life with one rate and one filter. It holds for the units that became
+    complete after place ``after_position``, until the next epoch's."""
+
+    epoch: int  # 1, 2, ...
+    opened_ms: int
+    after_position: int
+    version: int
+    rate: float
+    filter: str | None
+    strata: list[tuple[str, float]]
+    reason: str  # why it was opened, for people
+
+
+class DecisionRow(TypedDict):
+    """What became of a unit that a scorer had selected; the newest per unit and revision holds."""
+
+    unit_id: str  # a trace id or a session id
+    unit_type: str  # trace | session
+    trace_id: str  # the trace itself, or the session's first
+    revision: int
+    version: int
+    epoch: int
+    stratum: int  # place in the epoch's strata; -1: none of them
+    inclusion_probability: float
+    draw: float
+    decision: str  # scored | failed | retrying | budget
+    scores: str  # JSON: [{assessment_id, name, value}]
+    error_code: str | None
+    error: str | None
+    attempts: int
+    first_attempt_ms: int | None
+    next_attempt_ms: int | None  # while retrying
+    milliseconds: float | None
+    worker: str | None
+    model: str | None
+    calls: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_usd: float | None
+    completed_ms: int
+    decided_ms: int
+    origin: str  # live | backfill:<job>
+
+
+class CountRow(TypedDict):
+    """How many units met one decision that leaves no row of their own."""
+
+    epoch: int
+    stratum: int
+    hour_ms: int  # of completion, cut to the hour
+    decision: str  # not_selected | filtered | evaluation_run | incomplete | superseded
+    units: int  # negative: so many of those counted before were decided otherwise
+
+
+class Decisions(TypedDict):
+    """The fields of a ``decisions`` record: results and progress of one scorer, landing together.
+
+    ``cursor`` is ``[from, to]``: every unit complete after place ``from`` and up to ``to`` has its
+    decision in this record or, while it is retried, an entry in it. It is applied only to a cursor
+    at ``from``, so that a record that is written twice counts once. ``[n, None]`` forgets the
+    cursor, ``[None, n]`` sets the first one; None leaves it alone.
+    """
+
+    scorer: str  # "<experiment id>/<name>"
+    cursor: tuple[int | None, int | None] | None
+    epochs: list[EpochRow]
+    decisions: list[DecisionRow]
+    counts: list[CountRow]
+    put: list[AssessmentRow]
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,7 @@ _ROWS: dict[str, Callable[[Record, Sequence[DecodedSpan]], Iterator[dict[str, An
     "set_tag": _set_tag,
     "delete_tag": _delete_tag,
     "assessments": _assessments,
+    "decisions": _assessments,  # those among them that are scores
     "delete_traces": _delete_traces,
     "link_run": _link_run,
     "unlink_run": _unlink_run,

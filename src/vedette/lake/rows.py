@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from vedette.intake.records import Record
 from vedette.intake.spans import DecodedSpan, Resource
 from vedette.lake.annotations import AnnotationRows
+from vedette.lake.decisions import DecisionRows
 from vedette.lake.schemas import (
     EVENT,
     LINK,
@@ -30,7 +31,7 @@ _MICROSECONDS_PER_DAY = 86_400_000_000
 
 
 class SegmentRows:
-    """Collects the records of one sealed segment, in order, and gives the rows of both tables.
+    """Collects the records of one sealed segment, in order, and gives the rows of every table.
 
     ``journal_id`` and ``segment`` say which segment it is; with each record's place they make the
     rows' ``record_id``, which sorts by arrival.
@@ -39,6 +40,7 @@ class SegmentRows:
     def __init__(self, journal_id: str, segment: int) -> None:
         self._place = f"{journal_id}-{segment:08x}"
         self._annotations = AnnotationRows()
+        self._decisions = DecisionRows()
         self._spans: list[DecodedSpan] = []
         self._record_ids: list[str] = []
         self._experiments: list[str | None] = []
@@ -54,10 +56,15 @@ class SegmentRows:
             self._experiments.extend([record.fields.get("experiment_id")] * count)
             self._received_ms.extend([record.at] * count)
         self._annotations.add(record, record_id, spans)
+        self._decisions.add(record, record_id)
 
     def annotations(self) -> pa.Table:
         """The segment's rows of the annotations table; perhaps none."""
         return self._annotations.table()
+
+    def decisions(self) -> pa.Table:
+        """The segment's rows of the ledger of decisions; perhaps none."""
+        return self._decisions.table()
 
     def spans(self) -> pa.Table:
         """The segment's rows of the spans table; perhaps none."""

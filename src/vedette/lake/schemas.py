@@ -118,6 +118,46 @@ ANNOTATIONS_SCHEMA = pa.schema(
 )
 
 
+DECISIONS_SCHEMA = pa.schema(
+    [
+        ("decision_id", pa.string()),
+        ("experiment_id", pa.string()),
+        ("scorer", pa.string()),
+        ("version", pa.int32()),
+        ("epoch", pa.int32()),
+        ("stratum", pa.int32()),  # place in the epoch's strata; -1: none of them
+        ("unit_type", pa.string()),
+        ("unit_id", pa.string()),
+        ("revision", pa.int32()),
+        ("trace_id", pa.string()),
+        ("decision", pa.string()),
+        ("units", pa.int64()),
+        ("inclusion_probability", pa.float64()),
+        ("draw", pa.float64()),
+        ("scores", pa.string()),  # JSON: [{assessment_id, name, value}]
+        ("error_code", pa.string()),
+        ("error", pa.string()),
+        ("attempts", pa.int32()),
+        ("first_attempt_at", _TIMESTAMP),
+        ("next_attempt_at", _TIMESTAMP),
+        ("milliseconds", pa.float64()),
+        ("worker", pa.string()),
+        ("model", pa.string()),
+        ("calls", pa.int32()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("cost_usd", pa.float64()),
+        ("completed_at", _TIMESTAMP),  # of a count: the hour
+        ("decided_at", _TIMESTAMP),
+        ("origin", pa.string()),
+        ("settings", pa.string()),  # of an epoch, JSON: rate, filter, strata, reason
+        ("record_id", pa.string()),
+        ("received_at", _TIMESTAMP),
+        (PARTITION, pa.date32()),
+    ]
+)
+
+
 @dataclass(frozen=True)
 class TableSpec:
     """What the lake's code must know of one table."""
@@ -158,6 +198,15 @@ ANNOTATIONS = TableSpec(
     sort_key="target_id",
     stats=("target_id", "received_at"),
     identity=(),
+)
+
+
+DECISIONS = TableSpec(
+    name=f"{TABLE_PREFIX}_monitor_decisions",
+    schema=DECISIONS_SCHEMA,
+    sort_key="decision_id",
+    stats=("decision_id", "received_at", "completed_at"),
+    identity=("decision_id",),
 )
 
 

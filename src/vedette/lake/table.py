@@ -19,7 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, PostCommitHookProperties, RemoveAction
 
 from vedette.lake.files import StatsCollector, add_action
-from vedette.lake.schemas import ANNOTATIONS, LOCATION, PARTITION, SPANS, TableSpec
+from vedette.lake.schemas import ANNOTATIONS, DECISIONS, LOCATION, PARTITION, SPANS, TableSpec
 from vedette.lake.storage import LakeUnavailable, Storage, lake_errors, storage_options
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ _CONFIGURATION: dict[str, str | None] = {
 
 
 class Lake:
-    """The two tables of one location.
+    """The tables of one location.
 
     Args:
         root: local path or URI (``s3://``, ``gs://``, ``az://``) of the lake.
@@ -53,10 +53,11 @@ class Lake:
 
     def __init__(self, root: str, state: Path, options: Mapping[str, str] | None = None) -> None:
         options = storage_options() if options is None else options
-        self.spans, self.annotations = (
+        self.spans, self.annotations, self.decisions = (
             LakeTable(spec, table_storage(root, spec, options), state)
-            for spec in (SPANS, ANNOTATIONS)
+            for spec in (SPANS, ANNOTATIONS, DECISIONS)
         )
+        self.tables = (self.spans, self.annotations, self.decisions)
 
 
 def table_storage(root: str, spec: TableSpec, options: Mapping[str, str]) -> Storage:

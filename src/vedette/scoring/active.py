@@ -18,6 +18,10 @@ from vedette.sql import statements
 _SQL = statements("vedette.scoring", "active")
 
 
+# An experiment's tag of this name and a scorer's: JSON [[filter, rate], ...]
+STRATA_TAG = "vedette.sampling_strata."
+
+
 class ControlUnavailable(Exception):
     """The control database can't be read now; which scorers are active is not known."""
 
@@ -31,7 +35,8 @@ class ActiveScorer:
     """A started scorer in its latest version.
 
     ``sample_rate`` is in (0, 1]; ``serialized`` is MLflow's JSON of the scorer, which may hold code
-    and is deserialised in workers only; ``artifact_location`` is the experiment's.
+    and is deserialised in workers only; ``artifact_location`` is the experiment's; ``strata`` are
+    pairs of a filter and the rate of what it matches; ``invalid`` says why it can't be run.
     """
 
     experiment_id: str
@@ -41,6 +46,8 @@ class ActiveScorer:
     sample_rate: float
     filter_string: str | None = None
     artifact_location: str = ""
+    strata: tuple[tuple[str, float], ...] = ()
+    invalid: str | None = None
 
     @property
     def key(self) -> str:
@@ -115,6 +122,9 @@ class ActiveScorers:
         try:
             with self._engine.connect() as connection:
                 rows = connection.execute(sqlalchemy.text(_SQL["active_scorers"])).all()
+                tags = connection.execute(
+                    sqlalchemy.text(_SQL["strata"]), {"pattern": f"{STRATA_TAG}%"}
+                ).all()
         except SQLAlchemyError as error:
             if self._is_missing() and self._read_at == float("-inf"):
                 raise ControlMissing("there is no control database yet") from error
@@ -122,8 +132,10 @@ class ActiveScorers:
             raise ControlUnavailable(
                 f"can't read the scorers from the control database: {reason}"
             ) from error
+        strata = {(str(experiment), key): value for experiment, key, value in tags}
         found: dict[str, ActiveScorer] = {}
         for experiment_id, name, version, serialized, rate, filter_string, location in rows:
+            pairs, invalid = _strata(strata.get((str(experiment_id), STRATA_TAG + name)))
             scorer = ActiveScorer(
                 experiment_id=str(experiment_id),
                 name=name,
@@ -132,6 +144,8 @@ class ActiveScorers:
                 sample_rate=rate,
                 filter_string=filter_string or None,
                 artifact_location=location or "",
+                strata=pairs,
+                invalid=invalid,
             )
             found[scorer.key] = scorer
         return list(found.values())
@@ -139,3 +153,18 @@ class ActiveScorers:
     def _is_missing(self) -> bool:
         file = self._engine.url.database or ""
         return file.startswith("file:") and not Path(unquote(file.removeprefix("file:"))).exists()
+
+
+def _strata(text: str | None) -> tuple[tuple[tuple[str, float], ...], str | None]:
+    """The strata in a tag, or what is wrong with it: anybody may set an experiment's tags."""
+    if text is None:
+        return (), None
+    try:
+        pairs = tuple(
+            (str(filter_string), float(rate)) for filter_string, rate in orjson.loads(text)
+        )
+    except (TypeError, ValueError):
+        return (), f"the experiment's tag {STRATA_TAG}* is no list of [filter, rate]: {text[:100]}"
+    if not all(0.0 <= rate <= 1.0 for _, rate in pairs):
+        return (), f"a rate in the experiment's tag {STRATA_TAG}* is outside 0..1: {text[:100]}"
+    return pairs, None

@@ -11,3 +11,6 @@ WHERE c.sample_rate > 0 AND v.scorer_version = (
   SELECT MAX(latest.scorer_version) FROM scorer_versions latest WHERE latest.scorer_id = s.scorer_id
 )
 ORDER BY s.experiment_id, s.scorer_name
+
+-- name: strata
+SELECT experiment_id, key, value FROM experiment_tags WHERE key LIKE :pattern;

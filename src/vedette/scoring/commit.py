@@ -1,101 +1,133 @@
-"""Write scores together with the cursors that say how far they reach."""
+"""Write decisions together with the cursors that say how far they reach."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 
 from vedette.intake.journal import JournalWriter
-from vedette.intake.records import AssessmentRow, Position, Record
-from vedette.scoring.ids import assessment_id
-from vedette.scoring.pool import Outcome
+from vedette.intake.records import AssessmentRow, CountRow, Decisions, Position, Record
 from vedette.scoring.progress import Batch, Progress
+from vedette.scoring.verdicts import Verdicts
 
 _RECORD_BYTES = 4 * 1024 * 1024  # of scores in one journal record
-_SAVE_SECONDS = 5.0  # between records that move cursors only
+_SAVE_SECONDS = 5.0  # between records that only count and move cursors
 _JOURNAL_SECONDS = 30.0
+_HOUR_MS = 3_600_000
 
 
 def commit(
     journal: JournalWriter,
     scorers: Iterable[Progress],
+    verdicts: Verdicts,
     *,
-    dropped: Collection[str] = (),
-    all_cursors: bool = False,
+    dropped: Mapping[str, int] | None = None,
+    everything: bool = False,
 ) -> bool:
     """Journal what is finished, one record for each scorer, and wait until it is on disk.
 
-    A scorer has at most one record on its way: a cursor must never overtake scores before it.
+    A scorer has at most one record on its way: a cursor must never overtake decisions before it.
 
     Args:
-        dropped: keys of scorers whose cursors are to be forgotten.
-        all_cursors: also write cursors that moved past nothing to be scored, which else wait a few
-            seconds: they would only be moved again.
+        verdicts: makes rows of outcomes.
+        dropped: stored cursors, by scorer key, that are to be forgotten.
+        everything: also write counts and cursors alone, which else wait a few seconds for more.
 
     Returns:
         Whether anything was finished.
 
     Raises:
-        JournalFull, JournalUnavailable, TimeoutError: call again later. What was written already
-            is then written again, with the same ids.
+        JournalFull, JournalUnavailable, TimeoutError: call again later. A record that may have been
+            written is then written again, the same.
     """
-    now = time.monotonic()
     finished = False
-    writes: list[tuple[Future[Position], dict[Progress, int]]] = []
-    bare: dict[Progress, int] = {}
+    writes: list[tuple[Progress, Future[Position]]] = []
+    forgotten = [
+        _append(journal, _record(key, (place, None))) for key, place in (dropped or {}).items()
+    ]
     for progress in scorers:
-        ready = progress.ready(_RECORD_BYTES)
-        rows = [row for batch in ready for row in _rows(batch)]
-        end = ready[-1].end if ready else progress.cursor
-        if ready:
-            finished, progress.problem = True, None
-        if rows:
-            written = _append(journal, rows, {progress.scorer.key: end})
-            writes.append((written, {progress: end}))
-        elif progress.saved is None or (
-            end != progress.saved and (all_cursors or now - progress.saved_at > _SAVE_SECONDS)
-        ):
-            bare[progress] = end
-        else:
-            progress.advance(end)
-    if bare or dropped:
-        cursors: dict[str, int | None] = {one.scorer.key: end for one, end in bare.items()}
-        cursors.update(dict.fromkeys(dropped))
-        writes.append((_append(journal, [], cursors), bare))
-    for written, ends in writes:
+        if progress.unconfirmed is None:
+            progress.unconfirmed = _draft(progress, verdicts, everything=everything)
+        if progress.unconfirmed is not None:
+            finished |= bool(progress.unconfirmed["decisions"] or progress.unconfirmed["counts"])
+            writes.append((progress, _append(journal, progress.unconfirmed)))
+    for written in forgotten:
         written.result(_JOURNAL_SECONDS)
-        for progress, end in ends.items():
-            progress.advance(end)
-            progress.saved, progress.saved_at = end, now
+    for progress, written in writes:
+        written.result(_JOURNAL_SECONDS)
+        _confirm(progress, verdicts)
     return finished
 
 
-def _append(
-    journal: JournalWriter, rows: list[AssessmentRow], cursors: Mapping[str, int | None]
-) -> Future[Position]:
-    moved = [{"scorer": key, "position": position} for key, position in cursors.items()]
-    fields = {"put": rows, "delete": [], "cursors": moved}
-    return journal.append(Record("assessments", int(time.time() * 1000), fields))
+def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decisions | None:
+    """The next record of a scorer, if there is something to say."""
+    ready = progress.ready(_RECORD_BYTES)
+    retried = [batch for batch in progress.retried if batch.done]
+    end = ready[-1].end if ready else progress.cursor
+    pressing = (
+        any(batch.attempts for batch in ready)
+        or bool(retried)
+        or bool(progress.opened)
+        or progress.saved is None
+    )
+    due = end != progress.saved and (
+        everything or time.monotonic() - progress.saved_at > _SAVE_SECONDS
+    )
+    if not (pressing or due):
+        return None
+    record = _record(progress.scorer.key, (progress.saved, end))
+    record["epochs"] = [epoch.row() for epoch in progress.opened]
+    record["counts"] = _counts(ready)
+    for batch in (*ready, *retried):
+        for attempt, outcome in batch.outcomes:
+            decision, rows = verdicts.of(batch.scorer, attempt, outcome)
+            record["decisions"].append(decision)
+            record["put"] += rows
+    return record
 
 
-def _rows(batch: Batch) -> list[AssessmentRow]:
-    outcomes: Sequence[Outcome] = batch.future.result() if batch.future is not None else ()
-    return [
-        AssessmentRow(
-            {
-                **row,
-                "assessment_id": assessment_id(
-                    experiment_id=batch.scorer.experiment_id,
-                    scorer=batch.scorer.name,
-                    version=batch.scorer.version,
-                    unit=outcome.trace_id,
-                    revision=0,
-                    index=index,
-                ),
-                "trace_id": outcome.trace_id,
-            }
-        )
-        for outcome in outcomes
-        for index, row in enumerate(outcome.rows)
+def _confirm(progress: Progress, verdicts: Verdicts) -> None:
+    """The record is on disk."""
+    record = progress.unconfirmed
+    assert record is not None
+    assert record["cursor"] is not None
+    end = record["cursor"][1]
+    assert end is not None
+    told = {(one["unit_id"], one["revision"], one["attempts"]) for one in record["decisions"]}
+    progress.retried = [
+        batch
+        for batch in progress.retried
+        if not all((one.unit_id, one.revision, one.number) in told for one in batch.attempts)
     ]
+    if record["decisions"]:
+        progress.problem = None
+    progress.advance(end)
+    progress.opened = progress.opened[len(record["epochs"]) :]
+    progress.saved, progress.saved_at = end, time.monotonic()
+    progress.unconfirmed = None
+    verdicts.journaled(progress.scorer.key, record["decisions"])
+
+
+def _counts(batches: Iterable[Batch]) -> list[CountRow]:
+    sums = Counter[tuple[int, int, int, str]]()
+    for batch in batches:
+        for choice in batch.counted:
+            at = choice.unit.completed_ms
+            key = choice.epoch.number, choice.stratum, at - at % _HOUR_MS, choice.decision
+            sums[key] += choice.count
+    return [
+        CountRow(epoch=epoch, stratum=stratum, hour_ms=hour, decision=decision, units=units)
+        for (epoch, stratum, hour, decision), units in sums.items()
+        if units
+    ]
+
+
+def _record(scorer: str, cursor: tuple[int | None, int | None]) -> Decisions:
+    put: list[AssessmentRow] = []
+    return Decisions(scorer=scorer, cursor=cursor, epochs=[], decisions=[], counts=[], put=put)
+
+
+def _append(journal: JournalWriter, fields: Decisions) -> Future[Position]:
+    return journal.append(Record("decisions", int(time.time() * 1000), dict(fields)))

@@ -1,10 +1,11 @@
-"""Traces become complete, in the order of arrival: the stream that scorers follow."""
+"""Traces and sessions become complete, in the order of arrival: the stream that scorers follow."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mlflow.tracing.constant import TraceMetadataKey
 
@@ -47,48 +48,109 @@ class FoldedUntil:
 
 
 @dataclass(frozen=True, slots=True)
-class CompletedTrace:
+class CompletedUnit:
     """A place in the order of completion.
 
-    ``row`` is its row of ``traces``, 0 when the trace has been deleted; ``of_run`` says that an
-    evaluation run made it.
+    Attributes:
+        position: the place.
+        reason: ``complete``; ``incomplete``: given up without a root; ``late_root``: the root came
+            after that; ``annotated``: complete before, its annotations changed; ``session``.
+        row: of ``traces``; of a session's first trace; 0 when the trace has been deleted.
+        of_run: whether an evaluation run made the trace.
+        session_id, revision: of a session.
+        completed_ms: milliseconds since the epoch.
     """
 
     position: int
+    reason: str
     row: int
     trace_id: str
     experiment_id: str
+    session_id: str | None
+    revision: int
+    completed_ms: int
     of_run: bool
 
+    @property
+    def unit_id(self) -> str:
+        """What it is known by: the session's id or the trace's."""
+        return self.trace_id if self.session_id is None else self.session_id
 
-def complete_quiet(index: TraceIndex, *, quiet_since_ms: int, now_ms: int) -> bool:
-    """Take as complete every trace whose root has ended and of which nothing came lately.
 
-    A quiet trace without an ended root is put aside; whatever of it arrives puts it back.
+class Completion:
+    """Takes units as complete when nothing came for a while.
 
     Args:
-        quiet_since_ms: a trace is quiet if its last arrival is not after this.
-        now_ms: when they are noted to have become complete.
-
-    Returns:
-        Whether any trace was taken or put aside.
+        trace_buffer: seconds without an arrival after which a trace with an ended root is complete.
+        session_buffer: seconds after which a session is.
+        max_trace_age: seconds after its first arrival at which a trace without a root is given up.
     """
-    connection = index.connection()
-    values = {"quiet_since": quiet_since_ms, "now": now_ms}
-    if not connection.execute(_SQL["any_quiet"], values).fetchone()[0]:
-        return False
-    # On disk before a cursor that counts these places gets into the journal: else a power cut could
-    # undo them, give the same places to other traces, and those would be skipped.
-    connection.execute("PRAGMA synchronous = FULL")
-    try:
-        with index.transaction():
-            values["after"] = newest_position(index)
-            connection.execute(_SQL["complete"], values)
-            connection.execute(_SQL["mark_complete"], values)
-            connection.execute(_SQL["forget_quiet"], values)
-    finally:
-        connection.execute("PRAGMA synchronous = NORMAL")
-    return True
+
+    def __init__(
+        self,
+        index: TraceIndex,
+        *,
+        trace_buffer: float,
+        session_buffer: float,
+        max_trace_age: float,
+    ) -> None:
+        self._index = index
+        self._trace_ms = int(trace_buffer * 1000)
+        self._session_ms = int(session_buffer * 1000)
+        self._age_ms = int(max_trace_age * 1000)
+
+    def advance(self, *, folded_until_ms: int, now_ms: int, annotations: bool) -> bool:
+        """Give places to what has become complete.
+
+        Args:
+            folded_until_ms: what arrived until then is in the read model.
+            now_ms: when they are noted to have become complete.
+            annotations: whether traces with changed annotations are to be considered again.
+
+        Returns:
+            Whether there was anything.
+        """
+        connection = self._index.connection()
+        values: dict[str, Any] = {
+            "quiet_since": folded_until_ms - self._trace_ms,
+            "session_quiet_since": folded_until_ms - self._session_ms,
+            "too_old": folded_until_ms - self._age_ms,
+            "now": now_ms,
+        }
+        if not connection.execute(_SQL["any_quiet"], values).fetchone()[0]:
+            return False
+        # On disk before a cursor that counts these places gets into the journal: else a power cut
+        # could undo them, give the same places to other units, and those would be skipped.
+        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            with self._index.transaction():
+                values["after"] = newest_position(self._index)
+                for name in ("complete", "mark_complete", "forget_rooted", "note_rootless"):
+                    connection.execute(_SQL[name], values)
+                for name in ("forget_quiet", "give_up", "forget_given_up"):
+                    connection.execute(_SQL[name], values)
+                self._complete_sessions(values)
+                if annotations:
+                    connection.execute(_SQL["reconsider"], values)
+                connection.execute(_SQL["forget_annotated"])
+        finally:
+            connection.execute("PRAGMA synchronous = NORMAL")
+        return True
+
+    def _complete_sessions(self, values: dict[str, Any]) -> None:
+        connection = self._index.connection()
+        for experiment_id, session_id in connection.execute(
+            _SQL["quiet_sessions"], values
+        ).fetchall():
+            session = {"experiment_id": experiment_id, "session_id": session_id}
+            traces = session_traces(self._index, str(experiment_id), session_id)
+            if not traces:
+                continue  # its traces have no roots yet; one that gets its root brings it back
+            (revision,) = connection.execute(_SQL["next_revision"], session).fetchone()
+            first = next(iter(traces))
+            place = {**session, "trace": first, "revision": revision, "now": values["now"]}
+            connection.execute(_SQL["complete_session"], place)
+        connection.execute(_SQL["forget_quiet_sessions"], values)
 
 
 def newest_position(index: TraceIndex) -> int:
@@ -97,23 +159,43 @@ def newest_position(index: TraceIndex) -> int:
     return int(row[0]) if row else 0
 
 
-def completed_after(index: TraceIndex, position: int, count: int) -> list[CompletedTrace]:
-    """The next traces in the order of completion, at most ``count``."""
+def completed_after(index: TraceIndex, position: int, count: int) -> list[CompletedUnit]:
+    """The next units in the order of completion, at most ``count``."""
     values = {"after": position, "count": count, "source_run": TraceMetadataKey.SOURCE_RUN}
     return [
-        CompletedTrace(place, row or 0, trace_id or "", str(experiment_id), bool(of_run))
-        for place, row, trace_id, experiment_id, of_run in index.connection().execute(
-            _SQL["after"], values
+        CompletedUnit(
+            place, reason, row, trace_id, str(experiment_id), session, revision, at, bool(of_run)
+        )
+        for place, reason, row, trace_id, experiment_id, session, revision, at, of_run in (
+            index.connection().execute(_SQL["after"], values)
         )
     ]
 
 
+def session_traces(index: TraceIndex, experiment_id: str, session_id: str) -> dict[int, str]:
+    """The traces that a session consists of: trace id by row of ``traces``, in the order in which
+    they began."""
+    values = {
+        "experiment_id": int(experiment_id),
+        "session_id": session_id,
+        "source_run": TraceMetadataKey.SOURCE_RUN,
+    }
+    return dict(index.connection().execute(_SQL["session_traces"], values).fetchall())
+
+
+def newest_revision(index: TraceIndex, experiment_id: str, session_id: str) -> int:
+    """The newest revision of a session that has become complete; -1 before the first."""
+    values = {"experiment_id": int(experiment_id), "session_id": session_id}
+    row = index.connection().execute(_SQL["newest_revision"], values).fetchone()
+    return int(row[0]) if row else -1
+
+
 def oldest_after(index: TraceIndex, position: int) -> int | None:
-    """When the first trace after this place became complete, in milliseconds since the epoch."""
+    """When the first unit after this place became complete, in milliseconds since the epoch."""
     row = index.connection().execute(_SQL["oldest_after"], {"after": position}).fetchone()
     return None if row is None else int(row[0])
 
 
 def stored_cursors(index: TraceIndex) -> dict[str, int]:
-    """Scorer key -> the place up to which its scores are committed."""
+    """Scorer key -> the place up to which its decisions are committed."""
     return dict(index.connection().execute(_SQL["cursors"]).fetchall())

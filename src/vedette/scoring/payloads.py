@@ -1,4 +1,4 @@
-"""A trace as it goes to a worker: JSON text, put together from what is stored, not decoded.
+"""A trace or session as it goes to a worker: JSON text, put together from what is stored.
 
 ``{"info": <TraceInfo.to_dict()>, "spans": [<SqlSpan.content>, ...]}``. The engine never builds the
 spans: that is most of the work, and the worker does it.
@@ -14,38 +14,96 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
 from mlflow.utils.uri import append_to_uri_path
 
+from vedette.scoring.completion import CompletedUnit, session_traces
+from vedette.scoring.outcomes import Unit
+from vedette.scoring.progress import Attempt
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import trace_infos
 from vedette.traces.matching import Contents
 
 
-class TracePayloads:
-    """Reads traces for workers."""
+class Payloads:
+    """Reads traces and sessions for workers."""
 
     def __init__(self, index: TraceIndex, contents: Contents) -> None:
-        self._index = index
+        self.index = index
         self._contents = contents
 
-    def of(self, traces: Mapping[int, str], locations: Mapping[str, str]) -> dict[int, bytes]:
-        """The payloads of these traces, but those that have been deleted.
+    def of(self, wanted: Sequence[CompletedUnit], locations: Mapping[str, str]) -> dict[int, Unit]:
+        """The units by their place, but those that have been deleted.
 
         Args:
-            traces: trace id by row of ``traces``.
             locations: where an experiment's artifacts are, by experiment id.
 
         Raises:
             LakeUnavailable: the lake, which alone has some of the spans, can't be read.
         """
-        contents = self._contents.of(list(traces))
-        infos = {
-            info.trace_id: info for info in trace_infos(self._index.connection(), list(traces))
+        rows: dict[int, dict[int, str]] = {}  # by place: the traces of the unit
+        for unit in wanted:
+            if unit.session_id is None:
+                rows[unit.position] = {unit.row: unit.trace_id}
+            else:
+                rows[unit.position] = session_traces(
+                    self.index, unit.experiment_id, unit.session_id
+                )
+        every = {row: trace_id for traces in rows.values() for row, trace_id in traces.items()}
+        payloads = self._traces(every, locations)
+        found: dict[int, Unit] = {}
+        for unit in wanted:
+            parts = [payloads[row] for row in rows[unit.position] if row in payloads]
+            if not parts:
+                continue
+            body = parts[0]
+            if unit.session_id is not None:
+                body = session_payload(unit.session_id, parts)
+            found[unit.position] = Unit(unit.unit_id, body, unit.revision)
+        return found
+
+    def again(
+        self, experiment_id: str, attempts: Mapping[int, Attempt], locations: Mapping[str, str]
+    ) -> dict[int, Unit]:
+        """The units of these attempts, by the same keys, but those that have been deleted."""
+        rows = {
+            trace_id: row
+            for row, trace_id in self.index.connection().execute(
+                "SELECT id, trace_id FROM traces"
+                " WHERE trace_id IN (SELECT value FROM json_each(?))",
+                (json.dumps([attempt.trace_id for attempt in attempts.values()]),),
+            )
         }
+        wanted = [
+            CompletedUnit(
+                position=place,
+                reason="complete",
+                row=rows.get(attempt.trace_id, 0),
+                trace_id=attempt.trace_id,
+                experiment_id=experiment_id,
+                session_id=attempt.unit_id if attempt.unit_type == "session" else None,
+                revision=attempt.revision,
+                completed_ms=attempt.completed_ms,
+                of_run=False,
+            )
+            for place, attempt in attempts.items()
+        ]
+        return self.of(wanted, locations)
+
+    def _traces(self, traces: Mapping[int, str], locations: Mapping[str, str]) -> dict[int, bytes]:
+        contents = self._contents.of(list(traces))
+        infos = {info.trace_id: info for info in trace_infos(self.index.connection(), list(traces))}
         found: dict[int, bytes] = {}
         for row, trace_id in traces.items():
             if info := infos.get(trace_id):
                 _locate_artifacts(info, locations)
                 found[row] = payload(info, contents.get(row, ()))
         return found
+
+
+def session_payload(session_id: str, traces: Sequence[bytes]) -> bytes:
+    """A session for a worker, from its traces' payloads in the order in which they began."""
+    return b'{"session_id":%b,"traces":[%b]}' % (
+        json.dumps(session_id).encode(),
+        b",".join(traces),
+    )
 
 
 def payload(info: TraceInfo, contents: Sequence[str]) -> bytes:

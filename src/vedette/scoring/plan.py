@@ -1,37 +1,44 @@
-"""From completed traces to batches on their way through workers."""
+"""From completed units to batches on their way through workers."""
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 
 from mlflow.exceptions import MlflowException
 
-from vedette.scoring.completion import CompletedTrace, completed_after
-from vedette.scoring.payloads import TracePayloads
-from vedette.scoring.pool import Unit, WorkerPool
-from vedette.scoring.progress import Batch, Progress
-from vedette.scoring.selection import to_score
-from vedette.traces.index import TraceIndex
-from vedette.traces.matching import Contents
+from vedette.scoring.active import ActiveScorer
+from vedette.scoring.answers import failed_row
+from vedette.scoring.completion import CompletedUnit, completed_after
+from vedette.scoring.epochs import Epoch
+from vedette.scoring.outcomes import Outcome, Unit
+from vedette.scoring.payloads import Payloads
+from vedette.scoring.pools import Pools
+from vedette.scoring.progress import Attempt, Batch, Pause, Progress
+from vedette.scoring.retries import Retries
+from vedette.scoring.selection import SELECTED, Choice, Selection
 
-_WINDOW = 256  # completed traces looked at in one go
-_IN_FLIGHT = 1024  # traces of one scorer on their way through workers
+_WINDOW = 256  # completed units looked at in one go
+_IN_FLIGHT = 1024  # units of one scorer on their way through workers
 _IN_FLIGHT_BYTES = 64 * 1024 * 1024
-_BATCH_UNITS = 32  # traces in one message to a worker
 _BATCH_BYTES = 4 * 1024 * 1024
-_LOAD_TRACES = 64  # traces read at a time
-_LOAD_BYTES = 32 * 1024 * 1024  # of traces read in one go; what is beyond comes next time
+_RETRIED = 64  # units of one scorer that are tried again at a time
+_LOAD_UNITS = 64  # read at a time
+_LOAD_BYTES = 32 * 1024 * 1024  # of units read in one go; what is beyond comes next time
 
 
 class Planner:
     """Gives workers what comes next."""
 
-    def __init__(self, index: TraceIndex, contents: Contents, pool: WorkerPool) -> None:
-        self._index = index
-        self._contents = contents
-        self._payloads = TracePayloads(index, contents)
-        self._pool = pool
+    def __init__(
+        self, selection: Selection, payloads: Payloads, pools: Pools, retries: Retries
+    ) -> None:
+        self._selection = selection
+        self._payloads = payloads
+        self._pools = pools
+        self._retries = retries
 
     def start(self, scorers: Iterable[Progress]) -> bool:
         """Read on for every scorer that has room; True if there was something to read.
@@ -41,66 +48,166 @@ class Planner:
         """
         groups: dict[int, list[Progress]] = defaultdict(list)
         for progress in scorers:
+            self._probe(progress)
+            if progress.pause.active:
+                continue
+            self._retry(progress)
             if progress.in_flight < _IN_FLIGHT and progress.in_flight_bytes < _IN_FLIGHT_BYTES:
                 groups[progress.reached].append(progress)
         started = False
         for position, group in sorted(groups.items()):  # those that are level share what is read
-            window = completed_after(self._index, position, _WINDOW)
-            if window and self._plan(group, window):
+            window = completed_after(self._payloads.index, position, _WINDOW)
+            if window and self._plan(group, window, position):
                 started = True
         return started
 
-    def _plan(self, group: list[Progress], window: list[CompletedTrace]) -> bool:
-        chosen: list[tuple[Progress, list[CompletedTrace]]] = []
-        connection = self._index.connection()
+    def _probe(self, progress: Progress) -> None:
+        """What could not be run is tried again: one batch after a while, then the others."""
+        pause, now = progress.pause, time.monotonic()
+        if pause.probe is not None:
+            future = pause.probe.future
+            if future is not None and not future.done():
+                return
+            if pause.probe.trouble is None:
+                progress.pause = Pause()
+                progress.problem = None
+            else:
+                pause.begin(now)
+        troubled = [one for one in (*progress.batches, *progress.retried) if one.trouble]
+        if not troubled:
+            return
+        progress.hold(troubled[0].trouble or "")
+        if pause is not progress.pause:  # the probe went through
+            again = troubled
+        elif pause.until is None:
+            pause.begin(now)
+            return
+        elif now < pause.until:
+            return
+        else:
+            again = troubled[:1]
+            pause.until, pause.probe = None, troubled[0]
+        for batch in again:
+            pool, _ = self._pools.of(batch.scorer)
+            batch.future = pool.submit(batch.scorer, batch.units)
+
+    def _retry(self, progress: Progress) -> None:
+        """Units whose time has come to be tried again, each in a batch of its own."""
+        room = _RETRIED - len(progress.retried)
+        if room <= 0:
+            return
+        under_way = [
+            (one.unit_id, one.revision) for batch in progress.retried for one in batch.attempts
+        ]
+        now_ms = int(time.time() * 1000)
+        scorer = progress.scorer
+        attempts = self._retries.due(scorer.key, now_ms, under_way, room)
+        if not attempts:
+            return
+        places = dict(enumerate(attempts))
+        locations = {scorer.experiment_id: scorer.artifact_location}
+        units = self._payloads.again(scorer.experiment_id, places, locations)
+        pool, _ = self._pools.of(scorer)
+        for place, attempt in places.items():
+            batch = Batch(scorer, 0, attempts=[attempt])
+            if place in units:
+                batch.units = [units[place]]
+                batch.future = pool.submit(scorer, batch.units)
+            else:
+                batch.future = Future()
+                batch.future.set_result([_deleted(scorer, attempt)])
+            progress.retried.append(batch)
+
+    def _plan(self, group: list[Progress], window: list[CompletedUnit], position: int) -> bool:
+        chosen: list[tuple[Progress, list[Choice], int]] = []
         for progress in group:
+            epoch, until = progress.epochs.at(position)
+            end = window[-1].position if until is None else min(until, window[-1].position)
+            units = [unit for unit in window if unit.position <= end]
             try:
-                traces = to_score(connection, self._contents, progress.scorer, window)
+                choices = self._selection.choose(
+                    progress.scorer, progress.epochs, epoch, units, progress.under_way
+                )
             except MlflowException as error:
                 progress.hold(f"its filter can't be used: {error.message}")
                 continue
-            chosen.append((progress, traces))
-        wanted = {trace.position: trace for _, traces in chosen for trace in traces}
-        locations = {p.scorer.experiment_id: p.scorer.artifact_location for p, _ in chosen}
-        units, end = self._load([wanted[place] for place in sorted(wanted)], locations)
-        end = window[-1].position if end is None else end
-        for progress, traces in chosen:
-            found = [
-                (trace.position, units[trace.row])
-                for trace in traces
-                if trace.row in units and trace.position <= end  # else: deleted, or too much
-            ]
-            self._submit(progress, found, end)
+            chosen.append((progress, choices, end))
+        wanted = {
+            choice.unit.position: choice.unit
+            for _, choices, _ in chosen
+            for choice in choices
+            if choice.decision == SELECTED
+        }
+        locations = {p.scorer.experiment_id: p.scorer.artifact_location for p, _, _ in chosen}
+        found, reached = self._load([wanted[place] for place in sorted(wanted)], locations)
+        for progress, choices, end in chosen:
+            within = end if reached is None else min(end, reached)
+            self._submit(progress, [c for c in choices if c.unit.position <= within], found, within)
         return bool(chosen)
 
     def _load(
-        self, wanted: Sequence[CompletedTrace], locations: Mapping[str, str]
+        self, wanted: Sequence[CompletedUnit], locations: Mapping[str, str]
     ) -> tuple[dict[int, Unit], int | None]:
-        """The traces by row, as far as they fit; and up to which place they are there, if some had
+        """The units by place, as far as they fit; and up to which place they are there, if some had
         to be left for next time."""
-        units: dict[int, Unit] = {}
+        found: dict[int, Unit] = {}
         size = 0
-        for at in range(0, len(wanted), _LOAD_TRACES):
+        for at in range(0, len(wanted), _LOAD_UNITS):
             if size > _LOAD_BYTES:
-                return units, wanted[at].position - 1
-            ids = {trace.row: trace.trace_id for trace in wanted[at : at + _LOAD_TRACES]}
-            for row, payload in self._payloads.of(ids, locations).items():
-                units[row] = Unit(ids[row], payload)
-                size += len(payload)
-        return units, None
+                return found, wanted[at].position - 1
+            units = self._payloads.of(wanted[at : at + _LOAD_UNITS], locations)
+            found.update(units)
+            size += sum(len(unit.payload) for unit in units.values())
+        return found, None
 
-    def _submit(self, progress: Progress, found: list[tuple[int, Unit]], end: int) -> None:
-        """Make batches of what was found up to the place ``end``, and hand them to workers."""
+    def _submit(
+        self, progress: Progress, choices: Sequence[Choice], found: Mapping[int, Unit], end: int
+    ) -> None:
+        """Make batches of what was chosen up to the place ``end``, and hand them to workers."""
         scorer = progress.scorer
+        pool, batch_units = self._pools.of(scorer)
+        counted: list[Choice] = []
+        attempts: list[Attempt] = []
         units: list[Unit] = []
         size = 0
-        for at, (position, unit) in enumerate(found):
-            units.append(unit)
-            size += len(unit.payload)
-            last = at == len(found) - 1
-            if last or len(units) == _BATCH_UNITS or size > _BATCH_BYTES:
-                future = self._pool.submit(scorer, units)
-                progress.batches.append(Batch(scorer, end if last else position, units, future))
-                units, size = [], 0
-        if not found:
-            progress.batches.append(Batch(scorer, end))
+        for at, choice in enumerate(choices):
+            unit = found.get(choice.unit.position)
+            if choice.decision != SELECTED:
+                counted.append(choice)
+            elif unit is not None:  # else: deleted meanwhile
+                attempts.append(first_attempt(choice.epoch, choice))
+                units.append(unit)
+                size += len(unit.payload)
+            following = choices[at + 1].unit.position if at + 1 < len(choices) else None
+            full = len(units) >= batch_units or size > _BATCH_BYTES
+            if full and following is not None and following > choice.unit.position:
+                # All that is decided of one place goes into one batch
+                batch = Batch(scorer, choice.unit.position, counted, attempts, units)
+                batch.future = pool.submit(scorer, units)
+                progress.batches.append(batch)
+                counted, attempts, units, size = [], [], [], 0
+        batch = Batch(scorer, end, counted, attempts, units)
+        if units:
+            batch.future = pool.submit(scorer, units)
+        progress.batches.append(batch)
+
+
+def _deleted(scorer: ActiveScorer, attempt: Attempt) -> Outcome:
+    row = failed_row(scorer.name, "TRACE_DELETED", "The trace was deleted before it was scored.")
+    return Outcome(attempt.unit_id, [row], 0.0)
+
+
+def first_attempt(epoch: Epoch, choice: Choice) -> Attempt:
+    """The first try of a selected unit."""
+    unit = choice.unit
+    return Attempt(
+        unit_id=unit.unit_id,
+        unit_type="trace" if unit.session_id is None else "session",
+        revision=unit.revision,
+        trace_id=unit.trace_id,
+        epoch=epoch.number,
+        stratum=choice.stratum,
+        inclusion_probability=epoch.probability(choice.stratum),
+        draw=choice.draw,
+        completed_ms=unit.completed_ms,
+    )

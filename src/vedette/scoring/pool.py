@@ -19,13 +19,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vedette.intake.records import AssessmentRow
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import BadAnswer, checked_rows, failed_row
 from vedette.scoring.fork_server import Child, ForkServer, WorkersUnavailable
 from vedette.scoring.frames import FrameError, PeerGone, receive_frame, send_frame
+from vedette.scoring.outcomes import Outcome, Unit
 
-__all__ = ["Outcome", "Unit", "WorkerPool", "WorkersUnavailable"]
+__all__ = ["WorkerPool", "WorkersUnavailable"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,23 +34,6 @@ _SEND_SECONDS = 60.0
 _EXIT_SECONDS = 5.0
 _IDLE_SECONDS = 60.0
 _CRASH_TRIES = 3  # a process may be killed by others: an impatient admin, a lack of memory
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A trace to be scored: its id, and what `vedette.scoring.payloads` makes of it."""
-
-    trace_id: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a scorer had to say of one trace. The rows have no ids and no trace yet."""
-
-    trace_id: str
-    rows: list[AssessmentRow]
-    milliseconds: float
 
 
 @dataclass(eq=False)
@@ -193,9 +176,9 @@ class WorkerPool:
                 tries[at] += 1
                 if tries[at] < accident.tries:
                     continue
-                logger.warning("scorer %s, %s: %s", lane.scorer.key, units[at].trace_id, accident)
+                logger.warning("scorer %s, %s: %s", lane.scorer.key, units[at].unit_id, accident)
                 row = failed_row(lane.scorer.name, accident.code, str(accident))
-                outcomes.append(Outcome(units[at].trace_id, [row], 0.0))
+                outcomes.append(Outcome(units[at].unit_id, [row], 0.0, f"pid {child.pid}"))
             except BaseException:
                 self._discard(child)
                 raise
@@ -219,7 +202,7 @@ class WorkerPool:
                 )
                 rows = checked_rows(header)
                 elapsed = (time.monotonic() - start) * 1000
-                outcomes.append(Outcome(unit.trace_id, rows, elapsed))
+                outcomes.append(Outcome(unit.unit_id, rows, elapsed, f"pid {child.pid}"))
         except TimeoutError as error:
             raise _Accident(
                 "SCORER_TIMEOUT",

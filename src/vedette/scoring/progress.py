@@ -4,41 +4,107 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from vedette.intake.records import Decisions
 from vedette.scoring.active import ActiveScorer
-from vedette.scoring.pool import Outcome, Unit
+from vedette.scoring.epochs import Epoch, Epochs
+from vedette.scoring.outcomes import Outcome, Unit
+from vedette.scoring.selection import Choice
 
 logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 600.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to score a selected unit. Times in ms since the epoch.
+
+    Attributes:
+        trace_id: the trace, or the session's first.
+        number: 1 for the first try.
+        first_ms: when that was.
+    """
+
+    unit_id: str
+    unit_type: str
+    revision: int
+    trace_id: str
+    epoch: int
+    stratum: int
+    inclusion_probability: float
+    draw: float
+    completed_ms: int
+    number: int = 1
+    first_ms: int | None = None
 
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Consecutive traces of one scorer, in the order of completion, and their scores to be.
+    """Consecutive units of one scorer, in the order of completion, and their scores to be.
 
     Attributes:
         scorer: as it was when the batch was made; its version is that of the scores.
-        end: when the batch is done, every completed trace up to this place is decided.
-        units: the traces to be scored; those between that were not chosen are not here.
+        end: when the batch is done, every unit completed up to this place is decided.
+        counted: what was decided without a scorer.
+        attempts, units: what is to be scored, one for one.
         future: their outcomes; None when there is nothing to score.
     """
 
     scorer: ActiveScorer
     end: int
+    counted: Sequence[Choice] = ()
+    attempts: Sequence[Attempt] = ()
     units: Sequence[Unit] = ()
     future: Future[list[Outcome]] | None = None
 
     @property
     def done(self) -> bool:
         """Whether all its outcomes are there."""
-        return self.future is None or (self.future.done() and self.future.exception() is None)
+        return self.future is None or (self.future.done() and self.trouble is None)
 
     @property
-    def failed(self) -> bool:
-        """Whether it must be run again, because no worker could be had."""
-        return self.future is not None and self.future.done() and not self.done
+    def trouble(self) -> str | None:
+        """Why it must be run again: no worker could be had, or the scorer can't run now."""
+        if self.future is None or not self.future.done():
+            return None
+        if error := self.future.exception():
+            return str(error)
+        held = [outcome.hold for outcome in self.future.result() if outcome.hold is not None]
+        return held[0].message if held else None
+
+    @property
+    def outcomes(self) -> Iterator[tuple[Attempt, Outcome]]:
+        """What came of each attempt; call it when the batch is done."""
+        results: Sequence[Outcome] = self.future.result() if self.future is not None else ()
+        return zip(self.attempts, results, strict=True)
+
+
+@dataclass(slots=True)
+class Pause:
+    """While a scorer can't run: when to try one batch, and that batch while it is tried.
+
+    When it goes through, the others follow.
+    """
+
+    failures: int = 0
+    until: float | None = None  # `time.monotonic()`
+    probe: Batch | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether nothing new is to be started."""
+        return self.until is not None or self.probe is not None
+
+    def begin(self, now: float) -> None:
+        """It can't run: wait twice as long as the last time."""
+        self.probe = None
+        self.until = now + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self.failures, 20))
+        self.failures += 1
 
 
 @dataclass(eq=False, slots=True)
@@ -47,33 +113,50 @@ class Progress:
 
     Attributes:
         scorer: its configuration now.
-        cursor: every completed trace up to this place is decided, as far as this process knows.
+        epochs: the epochs of its life.
+        cursor: every unit completed up to this place is decided, as far as this process knows.
         saved: the cursor that is in the journal; None if there is none yet.
         saved_at: when it was put there, `time.monotonic()`.
         problem: what keeps the scorer from going on, for people; None if nothing does.
+        batches: what is on its way, in order.
+        retried: units that are tried again, outside that order.
+        opened: epochs that aren't journaled yet.
+        pause: how what can't be run is tried again.
+        unconfirmed: a record that may or may not be in the journal: it is written again as it is,
+            so that it is applied once.
     """
 
     scorer: ActiveScorer
+    epochs: Epochs
     cursor: int
     saved: int | None
     saved_at: float = 0.0
     problem: str | None = None
     batches: deque[Batch] = field(default_factory=deque)
+    retried: list[Batch] = field(default_factory=list)
+    opened: list[Epoch] = field(default_factory=list)
+    pause: Pause = field(default_factory=Pause)
+    unconfirmed: Decisions | None = None
 
     @property
     def reached(self) -> int:
-        """The place up to which completed traces have been read."""
+        """The place up to which completed units have been read."""
         return self.batches[-1].end if self.batches else self.cursor
 
     @property
     def in_flight(self) -> int:
-        """Traces that are being scored."""
+        """Units that are being scored."""
         return sum(len(batch.units) for batch in self.batches)
 
     @property
     def in_flight_bytes(self) -> int:
         """Bytes of their JSON."""
         return sum(len(unit.payload) for batch in self.batches for unit in batch.units)
+
+    @property
+    def under_way(self) -> set[tuple[str, int]]:
+        """Those units: id and revision."""
+        return {(one.unit_id, one.revision) for batch in self.batches for one in batch.attempts}
 
     def advance(self, end: int) -> None:
         """Everything up to the place ``end`` is decided."""
@@ -95,10 +178,9 @@ class Progress:
             if not batch.done or size > most_bytes:
                 break
             found.append(batch)
-            outcomes = batch.future.result() if batch.future is not None else ()
             size += sum(
                 len(text)
-                for outcome in outcomes
+                for _, outcome in batch.outcomes
                 for row in outcome.rows
                 for text in (row["value"], row["rationale"], row["error"])
                 if text is not None

@@ -1,7 +1,7 @@
-"""Score every complete trace once per active scorer: read, run, write, move the cursor.
+"""Score every unit as its scorers say: read, choose, run, write, move the cursor.
 
-Scores and the cursor that says so go into the journal as one record, so that a kill at any moment
-loses neither and repeats, at worst, work whose results have the ids of those they replace.
+Decisions and the cursor that says so go into the journal as one record, so that a kill at any
+moment loses neither and repeats, at worst, work whose results have the ids of those they replace.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import logging
 import time
 from concurrent.futures import FIRST_COMPLETED, wait
 from typing import Any
+
+from mlflow.exceptions import MlflowException
 
 from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.scoring.active import (
@@ -21,15 +23,21 @@ from vedette.scoring.active import (
 )
 from vedette.scoring.commit import commit
 from vedette.scoring.completion import (
+    Completion,
     FoldedUntil,
-    complete_quiet,
     newest_position,
     oldest_after,
     stored_cursors,
 )
+from vedette.scoring.epochs import Epoch, Epochs, stored_epochs
+from vedette.scoring.payloads import Payloads
 from vedette.scoring.plan import Planner
 from vedette.scoring.pool import WorkerPool
+from vedette.scoring.pools import Pools
 from vedette.scoring.progress import Progress
+from vedette.scoring.retries import Retries
+from vedette.scoring.selection import Selection, follows_annotations
+from vedette.scoring.verdicts import Verdicts
 from vedette.settings import Settings
 from vedette.traces.index import TraceIndex
 from vedette.traces.matching import Contents
@@ -37,9 +45,7 @@ from vedette.traces.matching import Contents
 logger = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 0.2  # for workers, when nothing else is to be done
-_RETRY_SECONDS = 1.0
-_COMPLETE_SECONDS = 0.1  # between looks for complete traces: a few at a time are cheaper than one
-_NOT_RUN = "only @scorer functions on single traces are run"
+_COMPLETE_SECONDS = 0.1  # between looks for complete units: a few at a time are cheaper than one
 
 
 class Scoring:
@@ -48,25 +54,36 @@ class Scoring:
     Args:
         index: the read model, which another thread keeps up to date.
         contents: whole spans.
-        journal: the engine's; scores and cursors are written to it.
+        journal: the engine's; decisions and cursors are written to it.
     """
 
     def __init__(
         self, settings: Settings, index: TraceIndex, contents: Contents, journal: JournalWriter
     ) -> None:
-        self._buffer_ms = int(settings.trace_completion_buffer * 1000)
         self._index = index
         self._journal = journal
-        self._pool = WorkerPool(
-            settings.run_dir / "workers",
-            per_scorer=settings.workers,
-            timeout=settings.scorer_timeout,
+        self._pools = Pools(
+            WorkerPool(
+                settings.run_dir / "workers",
+                per_scorer=settings.workers,
+                timeout=settings.scorer_timeout,
+            ),
+            WorkerPool(settings.run_dir / "judges"),
         )
-        self._planner = Planner(index, contents, self._pool)
+        self._retries = Retries()
+        self._verdicts = Verdicts(index, self._retries)
+        payloads = Payloads(index, contents)
+        self._planner = Planner(Selection(index, contents), payloads, self._pools, self._retries)
         self._control = control_engine(settings.control_uri)
         # Not older than the buffer: a trace that arrived after start() finds its scorer known
         self._scorers = ActiveScorers(
             self._control, max_age=min(1.0, settings.trace_completion_buffer)
+        )
+        self._completion = Completion(
+            index,
+            trace_buffer=settings.trace_completion_buffer,
+            session_buffer=settings.session_completion_buffer,
+            max_trace_age=settings.max_trace_age,
         )
         self._folded = FoldedUntil(
             index,
@@ -74,10 +91,10 @@ class Scoring:
         )
         self._progress: dict[str, Progress] | None = None  # None until the cursors are known
         self._left: dict[str, int] = {}  # stored cursors of scorers that aren't active
-        self._not_run: dict[str, ActiveScorer] = {}
-        self._retry_at = 0.0
+        self._epochs: dict[str, list[Epoch]] = {}  # stored
+        self._invalid: dict[str, ActiveScorer] = {}
         self._complete_at = 0.0
-        self._snapshot: list[tuple[str, float, int, int, str | None]] = []
+        self._snapshot: list[tuple[str, float, int, int, int, str | None]] = []
 
     def tick(self) -> bool:
         """Do what can be done now; True if there is more to do at once.
@@ -91,39 +108,43 @@ class Scoring:
             return False
         if self._progress is None:
             self._progress, self._left = {}, stored_cursors(self._index)
+            self._epochs = stored_epochs(self._index)
+            self._retries.load(self._index)
         newest = newest_position(self._index)
+        known = self._progress
         try:
             active = self._scorers.read()
         except ControlMissing:
             return False
         except ControlUnavailable:
-            commit(self._journal, self._progress.values())  # what was scored needs no scorers
+            commit(self._journal, known.values(), self._verdicts)  # that needs no scorers
             raise
-        self._adopt(self._progress, active, newest)
-        # Before traces complete: where a new scorer begins must be on disk by then
-        committed = commit(self._journal, self._progress.values(), dropped=self._left)
+        self._adopt(known, active, newest)
+        # Before units complete: where a new scorer begins must be on disk by then
+        committed = commit(self._journal, known.values(), self._verdicts, dropped=self._left)
         self._left.clear()
         if time.monotonic() >= self._complete_at:
-            complete_quiet(
-                self._index,
-                quiet_since_ms=folded_until - self._buffer_ms,
+            self._completion.advance(
+                folded_until_ms=folded_until,
                 now_ms=int(time.time() * 1000),
+                annotations=any(_follows_annotations(one.scorer) for one in known.values()),
             )
             self._complete_at = time.monotonic() + _COMPLETE_SECONDS
-        self._run_again(self._progress)
-        started = self._planner.start(self._progress.values())
-        self._pool.retire_idle()
+        started = self._planner.start(known.values())
+        self._pools.retire_idle()
         self._snapshot = [
-            (key, one.scorer.sample_rate, one.cursor, one.in_flight, one.problem)
-            for key, one in self._progress.items()
-        ]
-        return committed or started or self._wait(self._progress)
+            (key, *(one.scorer.sample_rate, one.cursor, one.in_flight), self._retries.count(key),
+             one.problem)
+            for key, one in known.items()
+        ]  # fmt: skip
+        return committed or started or self._wait(known)
 
     def close(self) -> None:
         """Write what has been scored; end the workers. Nothing else is lost: it is done again."""
-        self._pool.close()
+        self._pools.close()
         try:
-            commit(self._journal, (self._progress or {}).values(), all_cursors=True)
+            known = self._progress or {}
+            commit(self._journal, known.values(), self._verdicts, everything=True)
         except Exception as error:
             logger.warning("the last scores could not be written, they are made again: %s", error)
         self._control.dispose()
@@ -134,64 +155,82 @@ class Scoring:
         now = time.time() * 1000
         scorers: dict[str, dict[str, Any]] = {}
         oldest: dict[int, int | None] = {}
-        for key, rate, cursor, in_flight, problem in self._snapshot:
+        for key, rate, cursor, in_flight, retrying, problem in self._snapshot:
             if cursor not in oldest:
                 oldest[cursor] = oldest_after(self._index, cursor)
             since = oldest[cursor]
             scorers[key] = {
                 "rate": rate,
                 "in_flight": in_flight,
+                "retrying": retrying,
                 "lag_seconds": 0.0 if since is None else max(0.0, now - since) / 1000,
                 "problem": problem,
             }
-        for key, scorer in self._not_run.items():
+        for key, scorer in self._invalid.items():
             scorers[key] = {
                 "rate": scorer.sample_rate,
                 "in_flight": 0,
+                "retrying": 0,
                 "lag_seconds": None,
-                "problem": _NOT_RUN,
+                "problem": scorer.invalid,
             }
-        return {"processes": self._pool.processes, "scorers": scorers}
+        return {"processes": self._pools.processes, "scorers": scorers}
 
     def _adopt(self, known: dict[str, Progress], active: list[ActiveScorer], newest: int) -> None:
         """Take over what started, stopped or changed."""
-        supported: dict[str, ActiveScorer] = {}
-        not_run: dict[str, ActiveScorer] = {}
+        valid: dict[str, ActiveScorer] = {}
+        invalid: dict[str, ActiveScorer] = {}
         for scorer in active:
-            runs = scorer.is_code and not scorer.is_session_level
-            (supported if runs else not_run)[scorer.key] = scorer
-        for key in not_run.keys() - self._not_run.keys():
-            logger.warning("scorer %s is active, but %s", key, _NOT_RUN)
-        self._not_run = not_run
-        for key in known.keys() - supported.keys():
+            (valid if scorer.invalid is None else invalid)[scorer.key] = scorer
+        for key in invalid.keys() - self._invalid.keys():
+            logger.warning("scorer %s waits: %s", key, invalid[key].invalid)
+        self._invalid = invalid
+        for key in known.keys() - valid.keys() - invalid.keys():
+            if known[key].unconfirmed is not None:
+                continue  # first it must be known where its cursor is
             progress = known.pop(key)
+            self._epochs[key] = progress.epochs.all
             if progress.saved is not None:
                 self._left[key] = progress.saved
-        for key, scorer in supported.items():
-            if key not in known:
-                saved = self._left.pop(key, None)
-                known[key] = Progress(scorer, newest if saved is None else saved, saved)
-                logger.info("scorer %s: scores traces from %d on", key, known[key].cursor)
-                self._pool.prepare()
-            elif known[key].scorer != scorer:
-                known[key].scorer = scorer
-                known[key].problem = None
+        now_ms = int(time.time() * 1000)
+        for key, scorer in valid.items():
+            progress = known.get(key) or self._begin(scorer, newest)
+            known[key] = progress
+            if progress.scorer != scorer:
+                progress.scorer = scorer
+                progress.problem = None
+            opened = progress.epochs.follow(
+                scorer,
+                1.0,
+                progress.reached,
+                now_ms,
+                anew=progress.saved is None and not progress.opened,
+            )
+            if opened is not None:
+                progress.opened.append(opened)
+                logger.info("scorer %s: epoch %d, %s", key, opened.number, opened.reason)
 
-    def _run_again(self, known: dict[str, Progress]) -> None:
-        """Submit anew what found no worker, a while later."""
-        if time.monotonic() < self._retry_at:
-            return
-        for progress in known.values():
-            for batch in progress.batches:
-                if batch.future is not None and batch.failed:
-                    progress.hold(str(batch.future.exception()))
-                    batch.future = self._pool.submit(batch.scorer, batch.units)
-                    self._retry_at = time.monotonic() + _RETRY_SECONDS
+    def _begin(self, scorer: ActiveScorer, newest: int) -> Progress:
+        """A scorer that has become active, or that an earlier engine has left."""
+        saved = self._left.pop(scorer.key, None)
+        cursor = newest if saved is None else saved
+        logger.info("scorer %s: scores what completes after %d", scorer.key, cursor)
+        pool, _ = self._pools.of(scorer)
+        pool.prepare()
+        return Progress(scorer, Epochs(self._epochs.get(scorer.key, ())), cursor, saved)
 
     def _wait(self, known: dict[str, Progress]) -> bool:
         """Wait a little for the scores that come next; False if none are under way."""
         awaited = [one.batches[0].future for one in known.values() if one.batches]
+        awaited += [batch.future for one in known.values() for batch in one.retried]
         pending = [future for future in awaited if future is not None and not future.done()]
         if pending:
             wait(pending, _WAIT_SECONDS, FIRST_COMPLETED)
         return bool(pending)
+
+
+def _follows_annotations(scorer: ActiveScorer) -> bool:
+    try:
+        return follows_annotations(scorer)
+    except MlflowException:  # its filter is not valid: the planner says so
+        return False

@@ -1,50 +1,214 @@
-"""Which of the completed traces a scorer is to score."""
+"""Which of the completed units a scorer is to score, and why not the others."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from vedette.scoring.active import ActiveScorer
-from vedette.scoring.completion import CompletedTrace
-from vedette.scoring.sample import selected
+from vedette.scoring.completion import CompletedUnit, newest_revision
+from vedette.scoring.epochs import BASE_STRATUM, Epoch, Epochs
+from vedette.scoring.sample import draw
+from vedette.sql import statements
 from vedette.traces.conditions import prepare
-from vedette.traces.filters import compile_filter
+from vedette.traces.filters import TraceFilter, compile_filter
+from vedette.traces.index import TraceIndex
 from vedette.traces.matching import Contents, matching_spans
 
+_SQL = statements("vedette.scoring", "completed")
 
-def to_score(
-    connection: sqlite3.Connection,
-    contents: Contents,
-    scorer: ActiveScorer,
-    traces: Iterable[CompletedTrace],
-) -> list[CompletedTrace]:
-    """Those in the scorer's experiment, not of an evaluation run, in its sample, past its filter.
+SELECTED = "selected"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was decided of one unit before any scorer ran.
+
+    Attributes:
+        decision: ``selected``, or a decision that leaves a count only.
+        count: units to be counted: 1, or -1 to take back what was counted before.
+    """
+
+    unit: CompletedUnit
+    decision: str
+    epoch: Epoch
+    stratum: int = BASE_STRATUM
+    draw: float = 0.0
+    count: int = 1
+
+
+class Selection:
+    """Chooses units for scorers, by filter and hash."""
+
+    def __init__(self, index: TraceIndex, contents: Contents) -> None:
+        self._index = index
+        self._contents = contents
+
+    def choose(
+        self,
+        scorer: ActiveScorer,
+        epochs: Epochs,
+        epoch: Epoch,
+        units: Sequence[CompletedUnit],
+        in_flight: Collection[tuple[str, int]] = (),
+    ) -> list[Choice]:
+        """Decide these units, in order; those that aren't the scorer's business are left out.
+
+        Args:
+            epochs: the scorer's.
+            epoch: that in which the units became complete.
+            in_flight: units that are being scored, which the read model doesn't know of yet.
+
+        Raises:
+            MlflowException: the filter, or one of a stratum, is not valid.
+            LakeUnavailable: a filter compares span content, which can't be read now.
+        """
+        choices: list[Choice] = []
+        candidates: list[CompletedUnit] = []
+        annotated: dict[int, tuple[Epoch, list[CompletedUnit]]] = {}
+        for unit in units:
+            if unit.experiment_id != scorer.experiment_id or (
+                (unit.session_id is not None) != scorer.is_session_level
+            ):
+                continue
+            if unit.reason == "annotated":
+                if found := self._as_it_was(scorer, epochs, unit, in_flight):
+                    then, unit_then = found
+                    annotated.setdefault(then.number, (then, []))[1].append(unit_then)
+                continue
+            if unit.reason == "late_root" and self._was_incomplete(epochs, unit):
+                choices.append(Choice(unit, "incomplete", epoch, count=-1))
+            if decision := self._at_once(unit):
+                choices.append(Choice(unit, decision, epoch))
+            else:
+                candidates.append(unit)
+        choices += self._sampled(epoch, candidates)
+        for then, members in annotated.values():
+            for choice in self._sampled(then, members):
+                if choice.decision == SELECTED:
+                    choices += [choice, replace(choice, decision="filtered", count=-1)]
+        return sorted(choices, key=lambda choice: choice.unit.position)
+
+    def _at_once(self, unit: CompletedUnit) -> str | None:
+        """The decision that needs neither filter nor hash, if one does."""
+        if unit.of_run:
+            return "evaluation_run"
+        if unit.reason == "incomplete":
+            return "incomplete"
+        if unit.session_id is not None and unit.revision < newest_revision(
+            self._index, unit.experiment_id, unit.session_id
+        ):
+            return "superseded"
+        return None
+
+    def _was_incomplete(self, epochs: Epochs, unit: CompletedUnit) -> bool:
+        found = self._index.connection().execute(_SQL["was_incomplete"], {"trace": unit.row})
+        return any(position > epochs.begin for (position,) in found)
+
+    def _as_it_was(
+        self,
+        scorer: ActiveScorer,
+        epochs: Epochs,
+        unit: CompletedUnit,
+        in_flight: Collection[tuple[str, int]],
+    ) -> tuple[Epoch, CompletedUnit] | None:
+        """A trace whose annotations changed, as it was when it became complete, and the epoch of
+        that time: its probability holds. None if it is not to be considered again.
+
+        A trace that is selected now, and wasn't, was filtered out then.
+        """
+        values = {"trace": unit.row, "before": unit.position}
+        row = self._index.connection().execute(_SQL["was_complete"], values).fetchone()
+        if row is None or row[0] <= epochs.begin or unit.of_run:
+            return None
+        epoch, _ = epochs.at(row[0] - 1)
+        if not _follows_annotations(epoch) or self._is_decided(scorer, unit, in_flight):
+            return None
+        return epoch, replace(unit, completed_ms=row[1])
+
+    def _is_decided(
+        self, scorer: ActiveScorer, unit: CompletedUnit, in_flight: Collection[tuple[str, int]]
+    ) -> bool:
+        if (unit.unit_id, unit.revision) in in_flight:
+            return True
+        values = {"scorer": scorer.key, "unit_id": unit.unit_id, "revision": unit.revision}
+        found = self._index.connection().execute(_SQL["is_decided"], values).fetchone()
+        return found is not None
+
+    def _sampled(self, epoch: Epoch, units: Sequence[CompletedUnit]) -> list[Choice]:
+        draws = {unit.position: draw(unit.unit_id) for unit in units}
+        choices: list[Choice] = []
+        compiled = _compiled(epoch.filter_string, units)
+        left = list(units)
+        if compiled.spans is not None:
+            # Reading spans of what can't be selected anyway would cost more than all the rest
+            left = [unit for unit in units if draws[unit.position] < epoch.highest]
+            choices += [
+                Choice(unit, "not_selected", epoch, draw=draws[unit.position])
+                for unit in units
+                if draws[unit.position] >= epoch.highest
+            ]
+        matching = self._matching(compiled, left)
+        choices += [
+            Choice(unit, "filtered", epoch) for unit in left if unit.position not in matching
+        ]
+        left = [unit for unit in left if unit.position in matching]
+        for unit, stratum in self._stratified(epoch, left):
+            u = draws[unit.position]
+            decision = SELECTED if u < epoch.probability(stratum) else "not_selected"
+            choices.append(Choice(unit, decision, epoch, stratum, u))
+        return choices
+
+    def _stratified(
+        self, epoch: Epoch, units: Sequence[CompletedUnit]
+    ) -> list[tuple[CompletedUnit, int]]:
+        """Each unit with the first of the strata that it matches."""
+        strata = dict.fromkeys((unit.position for unit in units), BASE_STRATUM)
+        left = list(units)
+        for number, (filter_string, _) in enumerate(epoch.strata):
+            found = self._matching(_compiled(filter_string, left), left)
+            strata.update(dict.fromkeys(found, number))
+            left = [unit for unit in left if unit.position not in found]
+        return [(unit, strata[unit.position]) for unit in units]
+
+    def _matching(self, compiled: TraceFilter, units: Sequence[CompletedUnit]) -> set[int]:
+        """The places of the units that match; a session matches if its first trace does."""
+        if not compiled.conditions or not units:
+            return {unit.position for unit in units}
+        connection: sqlite3.Connection = self._index.connection()
+        where = compiled.where()
+        prepare(connection)
+        found = connection.execute(
+            "SELECT t.id FROM traces t"
+            f" WHERE t.id IN (SELECT value FROM json_each(?)) AND ({where.text})",
+            (json.dumps([unit.row for unit in units]), *where.params),
+        )
+        rows = {row for (row,) in found}
+        if compiled.spans is not None:
+            rows = set(matching_spans(connection, self._contents, compiled.spans, sorted(rows)))
+        return {unit.position for unit in units if unit.row in rows}
+
+
+def follows_annotations(scorer: ActiveScorer) -> bool:
+    """Whether its filter, or one of its strata, may match a trace because of what is said of it
+    after it became complete.
 
     Raises:
-        MlflowException: the filter is not valid.
-        LakeUnavailable: the filter compares span content, which can't be read now.
+        MlflowException: a filter is not valid.
     """
-    sample = [
-        trace
-        for trace in traces
-        if trace.row
-        and trace.experiment_id == scorer.experiment_id
-        and not trace.of_run
-        and selected(trace.trace_id, scorer.sample_rate)
-    ]
-    if scorer.filter_string is None:
-        return sample
-    compiled = compile_filter(scorer.filter_string, [int(scorer.experiment_id)])
-    where = compiled.where()
-    prepare(connection)
-    found = connection.execute(
-        "SELECT t.id FROM traces t"
-        f" WHERE t.id IN (SELECT value FROM json_each(?)) AND ({where.text})",
-        (json.dumps([trace.row for trace in sample]), *where.params),
-    )
-    matching = {row for (row,) in found}
-    if compiled.spans is not None:
-        matching = set(matching_spans(connection, contents, compiled.spans, sorted(matching)))
-    return [trace for trace in sample if trace.row in matching]
+    return _any_on_annotations([scorer.filter_string, *(text for text, _ in scorer.strata)])
+
+
+def _follows_annotations(epoch: Epoch) -> bool:
+    return _any_on_annotations([epoch.filter_string, *(text for text, _ in epoch.strata)])
+
+
+def _any_on_annotations(filters: Sequence[str | None]) -> bool:
+    return any(compile_filter(text, None).on_annotations for text in filters if text)
+
+
+def _compiled(filter_string: str | None, units: Sequence[CompletedUnit]) -> TraceFilter:
+    experiments = sorted({int(unit.experiment_id) for unit in units})
+    return compile_filter(filter_string, experiments or None)

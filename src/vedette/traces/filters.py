@@ -75,11 +75,13 @@ class TraceFilter:
         conditions: on traces; those on spans' columns are among them.
         spans: set only when span content is compared.
         span_values: what a column of ``spans`` must equal one of, in the span looked for.
+        on_annotations: tags or assessments are compared, which may come after the trace.
     """
 
     conditions: tuple[Condition, ...] = ()
     spans: SpanFilter | None = None
     span_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    on_annotations: bool = False
 
     def where(self) -> Sql:
         """The conjunction of all conditions (``1`` when there are none)."""
@@ -123,22 +125,26 @@ class _Compiler:
     span_content: list[ContentClause] = field(default_factory=list)
     span_values: dict[str, tuple[str, ...]] = field(default_factory=dict)
     has_span_clause: bool = False
+    on_annotations: bool = False
     run_id: str | None = None
     started_after_ms: float | None = None
 
     def add(self, key_type: str, key: str, value: Any, comparator: str) -> None:
         # The order of these checks is MLflow's: it decides which error a bad clause gets.
         if SearchTraceUtils.is_issue(key_type, key, comparator):
+            self.on_annotations = True
             self.conditions.append(issue_condition(value))
         elif SearchTraceUtils.is_attribute(key_type, key, comparator):
             self._attribute(key, value, comparator)
         elif SearchTraceUtils.is_tag(key_type, comparator):
+            self.on_annotations = True
             self._tag(key, value, comparator)
         elif SearchTraceUtils.is_request_metadata(key_type, comparator):
             self._metadata(key, value, comparator)
         elif SearchTraceUtils.is_span(key_type, key, comparator):
             self._span(key, value, comparator)
         elif SearchTraceUtils.is_assessment(key_type, key, comparator):
+            self.on_annotations = True
             self.conditions.append(
                 assessment_condition(key_type, key, value, comparator, self.experiment_ids)
             )
@@ -204,7 +210,7 @@ class _Compiler:
                 spans = SpanFilter(columns, tuple(self.span_content))
         if sum(len(condition.sql.params) for condition in self.conditions) > MAX_FILTER_VALUES:
             raise invalid(f"The filter compares with more than {MAX_FILTER_VALUES} values.")
-        return TraceFilter(tuple(self.conditions), spans, self.span_values)
+        return TraceFilter(tuple(self.conditions), spans, self.span_values, self.on_annotations)
 
 
 def _attribute_pattern(key: str, value: Any, comparator: str) -> ContentClause:

@@ -11,9 +11,10 @@ import orjson
 from mlflow.store.tracking.utils.trace_analytics import finite_float_or_none
 
 from vedette.intake.decode import decode_spans
-from vedette.intake.records import AssessmentRow, Record
+from vedette.intake.records import AssessmentRow, Decisions, Record
 from vedette.intake.spans import DecodedSpan
 from vedette.sql import statements
+from vedette.traces.fold_decisions import fold_decisions
 from vedette.traces.state import TraceState, apply_spans, apply_start, json_object, new_trace
 
 logger = logging.getLogger(__name__)
@@ -76,12 +77,14 @@ def fold(connection: sqlite3.Connection, work: Sequence[Decoded]) -> None:
 
 class _Fold:
     def __init__(self, connection: sqlite3.Connection, work: Sequence[Decoded]) -> None:
+        self._connection = connection
         self._execute = connection.execute
         self._executemany = connection.executemany
         self._work = work
         self._traces: dict[str, TraceState] = {}
         self._touched: set[int] = set()
         self._arrived: set[str] = set()
+        self._annotated: set[str] = set()  # traces whose tags or assessments changed
         self._spans: dict[tuple[int, str], tuple[Any, ...]] = {}
         self._next_id = 0
         self._actions: dict[str, Callable[[Record], None]] = {
@@ -89,6 +92,7 @@ class _Fold:
             "set_tag": lambda r: self._set_tag(r.fields["trace_id"], r.fields["key"], r.fields),
             "delete_tag": lambda r: self._set_tag(r.fields["trace_id"], r.fields["key"], {}),
             "assessments": self._assessments,
+            "decisions": self._decisions,
             "delete_traces": self._delete_traces,
             "link_run": lambda r: self._link_run(r.fields["trace_ids"], r.fields["run_id"]),
             "unlink_run": lambda r: self._unlink_run(r.fields["trace_ids"], r.fields["run_id"]),
@@ -165,6 +169,7 @@ class _Fold:
         if trace := self._traces.get(trace_id):  # else: deleted since
             trace.set_tag(key, fields.get("value"))
             self._touched.add(trace.id)
+            self._annotated.add(trace_id)
 
     def _assessments(self, record: Record) -> None:
         for row in record.fields.get("put", ()):
@@ -173,17 +178,20 @@ class _Fold:
             if trace := self._traces.get(trace_id):
                 self._touched.add(trace.id)
                 self._execute(_SQL["delete_assessment"], (assessment_id, trace.id))
-        for cursor in record.fields.get("cursors", ()):
-            if cursor["position"] is None:
-                self._execute(_SQL["delete_cursor"], (cursor["scorer"],))
-            else:
-                self._execute(_SQL["put_cursor"], (cursor["scorer"], cursor["position"]))
+                self._annotated.add(trace_id)
+
+    def _decisions(self, record: Record) -> None:
+        fields = cast(Decisions, record.fields)
+        if fold_decisions(self._connection, fields):
+            for row in fields["put"]:
+                self._put_assessment(row)
 
     def _put_assessment(self, row: AssessmentRow) -> None:
         trace = self._traces.get(row["trace_id"])
         if trace is None:  # deleted since
             return
         self._touched.add(trace.id)
+        self._annotated.add(trace.trace_id)
         self._execute(
             _SQL["put_assessment"],
             (
@@ -216,7 +224,8 @@ class _Fold:
             self._touched.add(trace.id)
             for table in ("trace_previews", "trace_tags", "trace_metadata", "spans", "assessments"):
                 self._execute(f"DELETE FROM {table} WHERE trace = ?", (trace.id,))
-            self._execute("DELETE FROM completing WHERE trace = ?", (trace.id,))
+            for table in ("completing", "rootless", "annotated"):
+                self._execute(f"DELETE FROM {table} WHERE trace = ?", (trace.id,))
             self._execute("DELETE FROM traces WHERE id = ?", (trace.id,))
 
     def _link_run(self, trace_ids: Iterable[str], run_id: str) -> None:
@@ -266,6 +275,22 @@ class _Fold:
                 if trace.trace_id in self._arrived and trace.completed_ms is None
             ],
         )
+        self._executemany(
+            _SQL["put_completing_session"],
+            [
+                (trace.experiment_id, trace.session_id, trace.last_received_ms)
+                for trace in changed
+                if trace.trace_id in self._arrived and trace.session_id is not None
+            ],
+        )
+        self._executemany(
+            _SQL["put_annotated"],
+            [
+                (trace.id,)
+                for trace in changed
+                if trace.trace_id in self._annotated and trace.completed_ms is not None
+            ],
+        )
         if self._touched:
             (batch,) = self._execute(_SQL["next_batch"]).fetchone()
             self._executemany(_SQL["put_change"], [(batch, trace) for trace in self._touched])
@@ -276,6 +301,7 @@ class _Fold:
         self._spans.clear()
         self._touched.clear()
         self._arrived.clear()
+        self._annotated.clear()
 
 
 def _mentioned(record: Record, spans: list[DecodedSpan]) -> Iterable[str]:
@@ -286,7 +312,7 @@ def _mentioned(record: Record, spans: list[DecodedSpan]) -> Iterable[str]:
             return {span.trace_id for span in spans}
         case "start_trace":
             return (fields["trace"]["trace_id"],)
-        case "assessments":
+        case "assessments" | "decisions":
             put = [row["trace_id"] for row in fields.get("put", ())]
             return put + [trace_id for trace_id, _ in fields.get("delete", ())]
         case "set_tag" | "delete_tag":

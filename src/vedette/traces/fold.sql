@@ -75,12 +75,6 @@ ON CONFLICT (assessment_id) DO UPDATE SET trace = excluded.trace, name = exclude
 -- name: delete_assessment
 DELETE FROM assessments WHERE assessment_id = ? AND trace = ?;
 
--- name: put_cursor
-INSERT OR REPLACE INTO scorer_cursors (scorer, position) VALUES (?, ?);
-
--- name: delete_cursor
-DELETE FROM scorer_cursors WHERE scorer = ?;
-
 -- name: link_run
 INSERT OR IGNORE INTO run_links (trace_id, run_id) VALUES (?, ?);
 
@@ -92,6 +86,13 @@ INSERT OR IGNORE INTO prompt_links (trace_id, prompt) VALUES (?, ?);
 
 -- name: put_completing
 INSERT OR REPLACE INTO completing (trace, last_received_ms) VALUES (?, ?);
+
+-- name: put_completing_session
+INSERT OR REPLACE INTO completing_sessions (experiment_id, session_id, last_received_ms)
+VALUES (?, ?, ?);
+
+-- name: put_annotated
+INSERT OR IGNORE INTO annotated (trace) VALUES (?);
 
 -- name: put_change
 INSERT OR IGNORE INTO changes (batch, trace) VALUES (?, ?);

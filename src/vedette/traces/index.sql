@@ -148,14 +148,117 @@ CREATE TABLE IF NOT EXISTS completing (
 );
 CREATE INDEX IF NOT EXISTS completing_by_arrival ON completing (last_received_ms);
 
--- Traces in the order in which they became complete: what scorers' cursors run over.
-CREATE TABLE IF NOT EXISTS completed (
-  position INTEGER PRIMARY KEY AUTOINCREMENT,
-  trace INTEGER NOT NULL,
-  completed_ms INTEGER NOT NULL
+-- Traces that have gone quiet without a root that ended: given up when they are too old.
+CREATE TABLE IF NOT EXISTS rootless (
+  trace INTEGER PRIMARY KEY,
+  first_received_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS rootless_by_arrival ON rootless (first_received_ms);
+
+-- Sessions to which something came since they were last complete.
+CREATE TABLE IF NOT EXISTS completing_sessions (
+  experiment_id INTEGER NOT NULL,
+  session_id TEXT NOT NULL,
+  last_received_ms INTEGER NOT NULL,
+  PRIMARY KEY (experiment_id, session_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS completing_sessions_by_arrival ON completing_sessions (last_received_ms);
+
+-- Complete traces whose annotations changed since scoring looked: filters may compare them.
+CREATE TABLE IF NOT EXISTS annotated (
+  trace INTEGER PRIMARY KEY
 );
 
+-- Units in the order in which they became complete: what scorers' cursors run over. A trace is
+-- there again when its root came late, or when an annotation may make a filter match it.
+CREATE TABLE IF NOT EXISTS completed (
+  position INTEGER PRIMARY KEY AUTOINCREMENT,
+  reason TEXT NOT NULL,               -- complete | incomplete | late_root | annotated | session
+  trace INTEGER NOT NULL,             -- of a session: its first
+  session_id TEXT,
+  revision INTEGER NOT NULL DEFAULT 0,
+  completed_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS completed_by_trace ON completed (trace);
+
+CREATE TABLE IF NOT EXISTS session_revisions (
+  experiment_id INTEGER NOT NULL,
+  session_id TEXT NOT NULL,
+  revision INTEGER NOT NULL,          -- the newest: 0, 1, ...
+  PRIMARY KEY (experiment_id, session_id)
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS scorer_cursors (
-  scorer TEXT PRIMARY KEY,            -- scorer key, see vedette.scoring
-  position INTEGER NOT NULL           -- every completed trace up to here is decided
+  scorer TEXT PRIMARY KEY,            -- "<experiment id>/<name>"
+  position INTEGER NOT NULL           -- every unit completed up to here is decided
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS scorer_epochs (
+  scorer TEXT NOT NULL,
+  epoch INTEGER NOT NULL,
+  opened_ms INTEGER NOT NULL,
+  after_position INTEGER NOT NULL,
+  version INTEGER NOT NULL,
+  rate REAL NOT NULL,
+  filter TEXT,
+  strata TEXT NOT NULL,               -- JSON: [[filter, rate], ...]
+  reason TEXT NOT NULL,
+  PRIMARY KEY (scorer, epoch)
+) WITHOUT ROWID;
+
+-- What became of each selected unit; see `DecisionRow` in vedette.intake.records.
+CREATE TABLE IF NOT EXISTS decisions (
+  scorer TEXT NOT NULL,
+  unit_id TEXT NOT NULL,
+  revision INTEGER NOT NULL,
+  unit_type TEXT NOT NULL,
+  trace_id TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  stratum INTEGER NOT NULL,
+  inclusion_probability REAL NOT NULL,
+  draw REAL NOT NULL,
+  decision TEXT NOT NULL,
+  scores TEXT NOT NULL,
+  error_code TEXT,
+  error TEXT,
+  attempts INTEGER NOT NULL,
+  first_attempt_ms INTEGER,
+  next_attempt_ms INTEGER,
+  milliseconds REAL,
+  worker TEXT,
+  model TEXT,
+  calls INTEGER NOT NULL,
+  input_tokens INTEGER,
+  output_tokens INTEGER,
+  cost_usd REAL,
+  completed_ms INTEGER NOT NULL,
+  decided_ms INTEGER NOT NULL,
+  origin TEXT NOT NULL,
+  PRIMARY KEY (scorer, unit_id, revision)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS decisions_of_unit ON decisions (unit_id);
+CREATE INDEX IF NOT EXISTS decisions_retrying ON decisions (next_attempt_ms)
+  WHERE decision = 'retrying';
+
+-- Sums of the decisions, with and without a row above: they add up to the traffic.
+CREATE TABLE IF NOT EXISTS decision_counts (
+  scorer TEXT NOT NULL,
+  epoch INTEGER NOT NULL,
+  stratum INTEGER NOT NULL,
+  hour_ms INTEGER NOT NULL,
+  decision TEXT NOT NULL,
+  units INTEGER NOT NULL,
+  PRIMARY KEY (scorer, epoch, stratum, hour_ms, decision)
+) WITHOUT ROWID;
+
+-- What scoring cost, by the day (UTC) on which the calls were made, failed ones included.
+CREATE TABLE IF NOT EXISTS scorer_costs (
+  scorer TEXT NOT NULL,
+  day INTEGER NOT NULL,               -- days since the epoch
+  calls INTEGER NOT NULL,
+  input_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  cost_usd REAL NOT NULL,
+  PRIMARY KEY (scorer, day)
 ) WITHOUT ROWID;

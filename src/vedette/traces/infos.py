@@ -111,6 +111,28 @@ def find_assessment(
     return None if values is None else _assessment(values, trace_id)
 
 
+def assessment_rows(
+    connection: sqlite3.Connection, assessment_ids: Sequence[str]
+) -> list[AssessmentRow]:
+    """These assessments as they are journaled, as far as they are there, in no order."""
+    found: list[AssessmentRow] = []
+    columns = ", ".join(f"a.{column}" for column in _ASSESSMENT_COLUMNS)
+    for part in chunks(assessment_ids):
+        query = (
+            f"SELECT t.trace_id, {columns} FROM assessments a JOIN traces t ON t.id = a.trace"
+            f" WHERE a.assessment_id IN {marks(part)}"
+        )
+        for trace_id, *values in connection.execute(query, part):
+            row: Any = dict(zip(_ASSESSMENT_COLUMNS, values, strict=True))
+            row["valid"], row["is_numeric_value"] = (
+                bool(row["valid"]),
+                bool(row["is_numeric_value"]),
+            )
+            row["trace_id"] = trace_id
+            found.append(row)
+    return found
+
+
 def _load(connection: sqlite3.Connection, ids: Sequence[int]) -> Iterable[tuple[int, TraceInfo]]:
     query = (
         f"SELECT {_COLUMNS}, p.request, p.response FROM traces t"

@@ -1,0 +1,121 @@
+"""The ledger: what scoring decided, as rows of the table ``<prefix>_monitor_decisions``.
+
+The table is append-only. Readers keep, of each ``decision_id``, the row with the highest
+``record_id``. A row stands for ``units`` units: 1 where ``unit_id`` is set, else a count, which may
+be negative when units that were counted before were decided otherwise.
+
+=================  ===================================================================
+decision           meaning
+=================  ===================================================================
+scored, failed     the scorer was run: it has given its scores, or an error
+retrying           it met a transient failure; ``next_attempt_at`` says when it is tried again
+budget             selected, but there was no budget to score it
+not_selected       a count: draw >= inclusion probability
+filtered           a count: the scorer's filter doesn't match
+evaluation_run     a count: the trace was made by an evaluation, which scores it itself
+incomplete         a count: the trace never had a root span that ended
+superseded         a count: a session's revision that had a newer one before its turn came
+epoch              no unit: the scorer's rate, filter or version changed; ``settings`` has them
+=================  ===================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from vedette.intake.records import Record
+from vedette.lake.schemas import DECISIONS_SCHEMA, PARTITION, lake_trace_id
+
+_MICROSECONDS_PER_DAY = 86_400_000_000
+_TIMES = {
+    "completed_ms": "completed_at",
+    "decided_ms": "decided_at",
+    "first_attempt_ms": "first_attempt_at",
+    "next_attempt_ms": "next_attempt_at",
+}
+
+
+class DecisionRows:
+    """Collects ``decisions`` records, in the order of one segment, and gives their rows."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, record: Record, record_id: str) -> None:
+        """Add the rows of ``record``, if it is of that kind."""
+        if record.kind != "decisions":
+            return
+        fields = record.fields
+        key = fields["scorer"]
+        experiment_id, _, scorer = key.partition("/")
+        since = (fields["cursor"] or (None, None))[0]
+        rows = [_epoch(key, epoch) for epoch in fields["epochs"]]
+        rows += [_decision(key, decision) for decision in fields["decisions"]]
+        rows += [_count(key, since, count) for count in fields["counts"]]
+        received = record.at * 1000
+        for index, row in enumerate(rows):
+            row["experiment_id"] = experiment_id
+            row["scorer"] = scorer
+            row.setdefault("decided_at", received)
+            row["record_id"] = f"{record_id}-{index:05x}"
+            row["received_at"] = received
+            row[PARTITION] = received // _MICROSECONDS_PER_DAY
+        self._rows.extend(rows)
+
+    def table(self) -> pa.Table:
+        """The rows so far, as a table with the columns of the ledger."""
+        arrays = []
+        for field in DECISIONS_SCHEMA:
+            values = [row.get(field.name) for row in self._rows]
+            kind = pa.int32() if pa.types.is_date32(field.type) else field.type
+            arrays.append(pa.array(values, kind).cast(field.type))
+        return pa.table(arrays, schema=DECISIONS_SCHEMA)
+
+
+def _decision(key: str, decision: dict[str, Any]) -> dict[str, Any]:
+    row = dict(decision)
+    for name, column in _TIMES.items():
+        milliseconds = row.pop(name)
+        row[column] = None if milliseconds is None else milliseconds * 1000
+    row["decision_id"] = _digest(key, "unit", decision["unit_id"], decision["revision"])
+    if decision["unit_type"] == "trace":
+        row["unit_id"] = lake_trace_id(row["unit_id"])
+    row["trace_id"] = lake_trace_id(row["trace_id"])
+    row["units"] = 1
+    return row
+
+
+def _count(key: str, since: int | None, count: dict[str, Any]) -> dict[str, Any]:
+    hour = count["hour_ms"] * 1000
+    return {
+        "decision_id": _digest(
+            key, "count", since, count["epoch"], count["stratum"], hour, count["decision"]
+        ),
+        "epoch": count["epoch"],
+        "stratum": count["stratum"],
+        "completed_at": hour,
+        "decision": count["decision"],
+        "units": count["units"],
+    }
+
+
+def _epoch(key: str, epoch: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "decision_id": _digest(key, "epoch", epoch["epoch"]),
+        "epoch": epoch["epoch"],
+        "version": epoch["version"],
+        "decision": "epoch",
+        "decided_at": epoch["opened_ms"] * 1000,
+        "settings": orjson.dumps(
+            {name: epoch[name] for name in ("rate", "filter", "strata", "reason")}
+        ).decode(),
+        "units": 0,
+    }
+
+
+def _digest(*identity: Any) -> str:
+    return hashlib.sha256(orjson.dumps(identity)).hexdigest()

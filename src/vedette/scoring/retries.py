@@ -1,0 +1,106 @@
+"""Units that met a transient failure and are tried again, for up to a day, across restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vedette.intake.records import DecisionRow
+from vedette.scoring.progress import Attempt
+from vedette.scoring.sample import draw
+from vedette.sql import statements
+from vedette.traces.index import TraceIndex
+
+_SQL = statements("vedette.scoring", "completed")
+
+_FIRST_SECONDS = 5.0
+_LONGEST_SECONDS = 900.0
+_GIVE_UP_SECONDS = 86_400.0
+
+
+def next_attempt_ms(
+    unit_id: str, *, attempts: int, first_ms: int, now_ms: int, after_seconds: float | None
+) -> int | None:
+    """When to try a unit again, in ms since the epoch; None to give it up.
+
+    Exponential with full jitter (Exponential Backoff And Jitter, AWS Architecture Blog, 2015): the
+    waits of many units that failed together spread out. The jitter comes from the unit's id, so a
+    replay waits the same.
+
+    Args:
+        attempts: tries so far, at least 1.
+        first_ms: when the first was.
+        after_seconds: the least wait the provider asks for.
+    """
+    longest = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2.0 ** min(attempts - 1, 30))
+    wait = longest * (0.5 + 0.5 * draw(f"{unit_id}#{attempts}"))
+    at = now_ms + int(max(wait, after_seconds or 0.0) * 1000)
+    return at if at - first_ms <= _GIVE_UP_SECONDS * 1000 else None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    attempt: Attempt
+    due_ms: int
+
+
+class Retries:
+    """What waits to be tried again, as the read model has it at the start and as it changes."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, dict[tuple[str, int], _Waiting]] = {}
+
+    def load(self, index: TraceIndex) -> None:
+        """Take over what an earlier engine left."""
+        for row in index.connection().execute(_SQL["retrying"]):
+            scorer, unit_id, revision, unit_type, trace_id, _, epoch, stratum, pi, u = row[:10]
+            attempts, first_ms, due_ms, completed_ms = row[10:]
+            attempt = Attempt(
+                unit_id, unit_type, revision, trace_id, epoch, stratum, pi, u, completed_ms,
+                attempts + 1, first_ms,
+            )  # fmt: skip
+            self._put(scorer, attempt, due_ms)
+
+    def note(self, scorer: str, decisions: Sequence[DecisionRow]) -> None:
+        """Decisions that are on disk: those that retry wait, the others don't any more."""
+        for row in decisions:
+            if row["decision"] == "retrying" and row["next_attempt_ms"] is not None:
+                attempt = Attempt(
+                    unit_id=row["unit_id"],
+                    unit_type=row["unit_type"],
+                    revision=row["revision"],
+                    trace_id=row["trace_id"],
+                    epoch=row["epoch"],
+                    stratum=row["stratum"],
+                    inclusion_probability=row["inclusion_probability"],
+                    draw=row["draw"],
+                    completed_ms=row["completed_ms"],
+                    number=row["attempts"] + 1,
+                    first_ms=row["first_attempt_ms"],
+                )
+                self._put(scorer, attempt, row["next_attempt_ms"])
+            else:
+                self._waiting.get(scorer, {}).pop((row["unit_id"], row["revision"]), None)
+
+    def due(
+        self, scorer: str, now_ms: int, but: Iterable[tuple[str, int]], most: int
+    ) -> list[Attempt]:
+        """What a scorer is to try again now, longest due first, without what is under way."""
+        under_way = set(but)
+        found = sorted(
+            (
+                one
+                for key, one in self._waiting.get(scorer, {}).items()
+                if one.due_ms <= now_ms and key not in under_way
+            ),
+            key=lambda one: one.due_ms,
+        )
+        return [one.attempt for one in found[:most]]
+
+    def count(self, scorer: str) -> int:
+        """How many units of a scorer wait."""
+        return len(self._waiting.get(scorer, {}))
+
+    def _put(self, scorer: str, attempt: Attempt, due_ms: int) -> None:
+        key = attempt.unit_id, attempt.revision
+        self._waiting.setdefault(scorer, {})[key] = _Waiting(attempt, due_ms)

@@ -1,0 +1,197 @@
+"""From a scorer's outcome to what is recorded: a decision, and the scores people see."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from vedette.intake.records import AssessmentRow, DecisionRow
+from vedette.scoring.active import ActiveScorer
+from vedette.scoring.answers import failed_row
+from vedette.scoring.completion import newest_revision
+from vedette.scoring.ids import assessment_id
+from vedette.scoring.outcomes import Outcome, Usage
+from vedette.scoring.progress import Attempt
+from vedette.scoring.retries import Retries, next_attempt_ms
+from vedette.sql import statements
+from vedette.traces.index import TraceIndex
+from vedette.traces.infos import assessment_rows
+
+_SQL = statements("vedette.scoring", "completed")
+_VALUE_LIMIT = 2_000  # characters of a score's value that the ledger repeats
+_ERROR_LIMIT = 1_000
+_REMEMBERED = 10_000  # sessions
+_NO_USAGE = Usage(calls=0, input_tokens=None, output_tokens=None, cost_usd=None, model=None)
+
+
+class Verdicts:
+    """Makes the rows of decisions.
+
+    Args:
+        retries: is told what is to be tried again, once that is on disk.
+    """
+
+    def __init__(self, index: TraceIndex, retries: Retries) -> None:
+        self._index = index
+        self._retries = retries
+        # Scores of sessions written lately: the read model may not have them yet
+        self._written: dict[tuple[str, str], list[AssessmentRow]] = {}
+
+    def of(
+        self, scorer: ActiveScorer, attempt: Attempt, outcome: Outcome
+    ) -> tuple[DecisionRow, list[AssessmentRow]]:
+        """The decision on a unit and the assessments to write with it."""
+        now = int(time.time() * 1000)
+        first = attempt.first_ms or now
+        again: int | None = None
+        answers = outcome.rows
+        superseded = self._has_newer(scorer, attempt)
+        if superseded:
+            answers = []
+        elif outcome.retry is not None:
+            again = next_attempt_ms(
+                attempt.unit_id,
+                attempts=attempt.number,
+                first_ms=first,
+                now_ms=now,
+                after_seconds=outcome.retry.after_seconds,
+            )
+            if again is None:
+                gave_up = (
+                    f"{outcome.retry.message} (tried {attempt.number} times since it first failed)"
+                )
+                answers = [failed_row(scorer.name, outcome.retry.code, gave_up)]
+        rows = self._rows(scorer, attempt, answers)
+        code, message = _error(outcome, answers, again)
+        usage = outcome.usage or _NO_USAGE
+        if superseded:
+            decision = "superseded"
+        elif again is not None:
+            decision = "retrying"
+        else:
+            decision = "failed" if code is not None else "scored"
+            if attempt.unit_type == "session":
+                rows += self._invalidated(scorer, attempt, rows)
+        return DecisionRow(
+            unit_id=attempt.unit_id,
+            unit_type=attempt.unit_type,
+            trace_id=attempt.trace_id,
+            revision=attempt.revision,
+            version=scorer.version,
+            epoch=attempt.epoch,
+            stratum=attempt.stratum,
+            inclusion_probability=attempt.inclusion_probability,
+            draw=attempt.draw,
+            decision=decision,
+            scores=_scores(rows),
+            error_code=code,
+            error=message,
+            attempts=attempt.number,
+            first_attempt_ms=first,
+            next_attempt_ms=again,
+            milliseconds=outcome.milliseconds,
+            worker=outcome.worker or None,
+            model=usage.model,
+            calls=usage.calls,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_usd=usage.cost_usd,
+            completed_ms=attempt.completed_ms,
+            decided_ms=now,
+            origin="live",
+        ), rows
+
+    def journaled(self, scorer: str, decisions: Sequence[DecisionRow]) -> None:
+        """These decisions are on disk."""
+        self._retries.note(scorer, decisions)
+
+    def _rows(
+        self, scorer: ActiveScorer, attempt: Attempt, answers: Iterable[AssessmentRow]
+    ) -> list[AssessmentRow]:
+        return [
+            AssessmentRow(
+                {
+                    **row,
+                    "assessment_id": assessment_id(
+                        experiment_id=scorer.experiment_id,
+                        scorer=scorer.name,
+                        version=scorer.version,
+                        unit=attempt.unit_id,
+                        revision=attempt.revision,
+                        index=index,
+                    ),
+                    "trace_id": attempt.trace_id,
+                }
+            )
+            for index, row in enumerate(answers)
+        ]
+
+    def _has_newer(self, scorer: ActiveScorer, attempt: Attempt) -> bool:
+        """Whether the session has become complete anew meanwhile: that revision is what counts."""
+        return attempt.unit_type == "session" and attempt.revision < newest_revision(
+            self._index, scorer.experiment_id, attempt.unit_id
+        )
+
+    def _invalidated(
+        self, scorer: ActiveScorer, attempt: Attempt, rows: Sequence[AssessmentRow]
+    ) -> list[AssessmentRow]:
+        """The scores of a session's earlier revisions, no longer valid; the new ones name them."""
+        unit = scorer.key, attempt.unit_id
+        old = self._written.pop(unit, None)
+        if old is None and attempt.revision:
+            values = {"scorer": unit[0], "unit_id": unit[1], "revision": attempt.revision}
+            connection = self._index.connection()
+            ids = [
+                score["assessment_id"]
+                for (scores,) in connection.execute(_SQL["scores_before"], values)
+                for score in json.loads(scores)
+            ]
+            old = [row for row in assessment_rows(connection, ids) if row["valid"]]
+        new_ids = {row["assessment_id"] for row in rows}
+        gone = [
+            AssessmentRow({**row, "valid": False})
+            for row in old or ()
+            if row["assessment_id"] not in new_ids
+        ]
+        for row in gone:
+            for new in rows:
+                if new["name"] == row["name"]:
+                    new["overrides"] = row["assessment_id"]
+        self._written[unit] = list(rows)
+        while len(self._written) > _REMEMBERED:
+            self._written.pop(next(iter(self._written)))
+        return gone
+
+
+def _scores(rows: Sequence[AssessmentRow]) -> str:
+    return orjson.dumps(
+        [
+            {
+                "assessment_id": row["assessment_id"],
+                "name": row["name"],
+                "value": json.loads(row["value"]) if len(row["value"]) <= _VALUE_LIMIT else None,
+            }
+            for row in rows
+            if row["valid"]
+        ]
+    ).decode()
+
+
+def _error(
+    outcome: Outcome, answers: Sequence[AssessmentRow], again: int | None
+) -> tuple[str | None, str | None]:
+    """What went wrong, if no score came of it."""
+    if outcome.retry is not None and again is not None:
+        return outcome.retry.code, outcome.retry.message[:_ERROR_LIMIT]
+    errors = [row["error"] for row in answers if row["error"] is not None]
+    if not errors or len(errors) < len(answers):
+        return None, None
+    told: dict[str, Any] = json.loads(errors[0])
+    return (
+        str(told.get("error_code") or "SCORER_ERROR"),
+        str(told.get("error_message") or "")[:_ERROR_LIMIT],
+    )
