@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
+from mlflow.entities import ExperimentTag
 from mlflow.store.tracking.dbmodels.models import SqlOnlineScoringConfig
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Record
-from vedette.scoring.active import ActiveScorer
+from vedette.scoring.active import STRATA_TAG, ActiveScorer
+from vedette.scoring.answers import failed_row
 from vedette.scoring.outcomes import Unit
 from vedette.scoring.runner import Scoring
 from vedette.settings import Settings
@@ -85,8 +87,12 @@ def spans_record(
     name: str = "agent",
     root: bool = True,
     at: int | None = None,
+    session: str | None = None,
+    begun: int = 0,
+    failed: bool = False,
 ) -> Record:
-    """The arrival of one span of a trace: its root, or a child of it."""
+    """The arrival of one span of a trace: its root, or a child of it, ``begun`` seconds after the
+    first trace of all."""
     request = ExportTraceServiceRequest()
     span = request.resource_spans.add().scope_spans.add().spans.add()
     span.trace_id = number.to_bytes(16, "big")
@@ -94,8 +100,12 @@ def spans_record(
     if not root:
         span.parent_span_id = (1).to_bytes(8, "big")
     span.name = name
-    span.start_time_unix_nano = 1_700_000_000_000_000_000
-    span.end_time_unix_nano = 1_700_000_000_500_000_000
+    span.start_time_unix_nano = 1_700_000_000_000_000_000 + begun * 1_000_000_000
+    span.end_time_unix_nano = 1_700_000_000_500_000_000 + begun * 1_000_000_000
+    span.status.code = 2 if failed else 1
+    if session is not None:
+        attribute = span.attributes.add(key="session.id")
+        attribute.value.string_value = session
     now = int(time.time() * 1000) if at is None else at
     return Record("spans", now, {"experiment_id": experiment_id}, request.SerializeToString())
 
@@ -140,7 +150,8 @@ class Plane:
     """A data directory with journals, read model and control database, and its scoring."""
 
     def __init__(self, data: Path, **settings: Any) -> None:
-        self.settings = Settings(data=data, **{"trace_completion_buffer": 0.0, **settings})
+        buffers = {"trace_completion_buffer": 0.0, "session_completion_buffer": 0.0}
+        self.settings = Settings(data=data, **{**buffers, **settings})
         self.server_journal = JournalWriter(self.settings.server_journal)
         self.engine_journal = JournalWriter(self.settings.engine_journal)
         self.readers = [
@@ -163,15 +174,60 @@ class Plane:
         for written in [self.server_journal.append(record) for record in records]:
             written.result(10)
 
-    def register(self, experiment_id: str, name: str, body: str, *, timeout: float = 0) -> None:
+    def register(
+        self,
+        experiment_id: str,
+        name: str,
+        body: str,
+        *,
+        timeout: float = 0,
+        of_sessions: bool = False,
+    ) -> None:
         """Register a scorer function, or its next version."""
-        serialized = code(body, name=name, timeout=timeout).serialized
-        self.store.register_scorer(experiment_id, name, serialized)
+        serialized = json.loads(code(body, name=name, timeout=timeout).serialized)
+        if of_sessions:
+            serialized |= {"is_session_level_scorer": True, "call_signature": "(session)"}
+        self.store.register_scorer(experiment_id, name, json.dumps(serialized))
+
+    def annotate(self, number: int, name: str, value: Any) -> None:
+        """Somebody gives feedback on a trace."""
+        row = failed_row(name, "", "")
+        row |= {"value": json.dumps(value), "error": None, "source_type": "HUMAN"}
+        row |= {"assessment_id": f"a-{uuid.uuid4().hex}", "trace_id": f"tr-{number:032x}"}
+        fields = {"put": [row], "delete": []}
+        self.arrive(Record("assessments", int(time.time() * 1000), fields))
+
+    def decisions(self, experiment_id: str, name: str) -> dict[tuple[str, int], dict[str, Any]]:
+        """What was decided of selected units: by unit id and revision."""
+        connection = self.index.connection()
+        found = connection.execute(
+            "SELECT * FROM decisions WHERE scorer = ?", (f"{experiment_id}/{name}",)
+        )
+        names = [column[0] for column in found.description]
+        rows = [dict(zip(names, row, strict=True)) for row in found]
+        return {(row["unit_id"], row["revision"]): row for row in rows}
+
+    def counts(self, experiment_id: str, name: str) -> dict[str, int]:
+        """How many units met each decision."""
+        found = self.index.connection().execute(
+            "SELECT decision, sum(units) FROM decision_counts WHERE scorer = ? GROUP BY decision",
+            (f"{experiment_id}/{name}",),
+        )
+        return {decision: units for decision, units in found if units}
 
     def start(
-        self, experiment_id: str, name: str, *, rate: float = 1.0, filter_string: str | None = None
+        self,
+        experiment_id: str,
+        name: str,
+        *,
+        rate: float = 1.0,
+        filter_string: str | None = None,
+        strata: Sequence[tuple[str, float]] = (),
     ) -> None:
         """Start a registered scorer, change it, or stop it with rate 0."""
+        if strata:
+            tag = ExperimentTag(f"{STRATA_TAG}{name}", json.dumps(strata))
+            self.store.set_experiment_tag(experiment_id, tag)
         scorer = self.store.get_scorer(experiment_id, name)
         with self.store.ManagedSessionMaker(read_only=False) as session:
             session.query(SqlOnlineScoringConfig).filter_by(scorer_id=scorer.scorer_id).delete()

@@ -139,12 +139,20 @@ class Scoring:
         ]  # fmt: skip
         return committed or started or self._wait(known)
 
+    def flush(self) -> None:
+        """Write what is decided, also counts and cursors that would wait for more.
+
+        Raises:
+            JournalFull, JournalUnavailable: nothing is lost; call again later.
+        """
+        known = self._progress or {}
+        commit(self._journal, known.values(), self._verdicts, everything=True)
+
     def close(self) -> None:
         """Write what has been scored; end the workers. Nothing else is lost: it is done again."""
         self._pools.close()
         try:
-            known = self._progress or {}
-            commit(self._journal, known.values(), self._verdicts, everything=True)
+            self.flush()
         except Exception as error:
             logger.warning("the last scores could not be written, they are made again: %s", error)
         self._control.dispose()
