@@ -257,8 +257,12 @@ class Plane:
         self.fold()
 
     def _incomplete(self) -> bool:
-        rooted = "SELECT count(*) FROM completing c JOIN traces t ON t.id = c.trace WHERE has_root"
-        return bool(self.index.connection().execute(rooted).fetchone()[0])
+        waiting = (
+            "SELECT EXISTS (SELECT 1 FROM completing c JOIN traces t ON t.id = c.trace"
+            " WHERE t.has_root) OR EXISTS (SELECT 1 FROM annotated)"
+            " OR EXISTS (SELECT 1 FROM completing_sessions)"
+        )
+        return bool(self.index.connection().execute(waiting).fetchone()[0])
 
     def scores(self, experiment_id: str, name: str) -> list[Score]:
         """The live scores of a scorer, in the order of their writing."""
