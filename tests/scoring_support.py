@@ -22,6 +22,7 @@ from vedette.scoring.active import STRATA_TAG, ActiveScorer
 from vedette.scoring.answers import failed_row
 from vedette.scoring.outcomes import Unit
 from vedette.scoring.runner import Scoring
+from vedette.scoring.selection import Selection
 from vedette.settings import Settings
 from vedette.traces.index import TraceIndex
 
@@ -160,6 +161,7 @@ class Plane:
         ]
         self.index = TraceIndex(self.settings.index_path)
         self.store = SqlAlchemyStore(self.settings.control_uri, str(data / "artifacts"))
+        self.selection = Selection(self.index, MadeSpans(self.index))
         self.scoring = Scoring(
             self.settings, self.index, MadeSpans(self.index), self.engine_journal
         )

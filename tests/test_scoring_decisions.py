@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scoring_support import Plane, spans_record
+from vedette.scoring.explain import Explainer
 from vedette.scoring.sample import draw
 
 
@@ -155,6 +156,48 @@ def test_a_trace_without_a_root_is_given_up_and_scored_when_the_root_comes_after
     assert plane.scored(experiment, "probe") == [2]
     assert plane.counts(experiment, "probe") == {"incomplete": 1, "scored": 1}
     plane.close()
+
+
+def test_every_trace_says_why_it_has_its_scores_or_has_not(
+    plane: Plane, experiment: str, first: int
+) -> None:
+    explainer = Explainer(plane.settings, plane.index, plane.selection)
+
+    def told(number: int) -> dict[str, str]:
+        active = plane.scoring.active()
+        found = explainer.explain(trace_id(number), active)
+        assert found is not None
+        return {one.scorer: one.text for one in found}
+
+    plane.arrive(spans_record(experiment, first))
+    plane.settle()
+    for name, rate, filter_string in (
+        ("all", 1.0, None),
+        ("few", 0.001, None),
+        ("errors", 1.0, "trace.status = 'ERROR'"),
+    ):
+        body = "raise ValueError('no sense')" if name == "errors" else "return True"
+        plane.register(experiment, name, body)
+        plane.start(experiment, name, rate=rate, filter_string=filter_string)
+    plane.settle()
+    plane.arrive(
+        spans_record(experiment, first + 1), spans_record(experiment, first + 2, failed=True)
+    )
+    plane.arrive(spans_record(experiment, first + 3, root=False))
+    plane.settle()
+    plane.scoring.flush()
+    plane.settle()
+
+    assert set(told(first).values()) == {
+        "not scored: it was complete before the scorer was started"
+    }
+    usual, error, rootless = told(first + 1), told(first + 2), told(first + 3)
+    assert usual["all"].startswith("scored by version 1 in ")
+    assert usual["few"] == f"not selected: u={u(first + 1):.4f} >= rate 0.001 (epoch 1)"
+    assert usual["errors"] == "filtered out: \"trace.status = 'ERROR'\" doesn't match (epoch 1)"
+    assert error["errors"].startswith("failed: SCORER_ERROR: no sense")
+    assert "no root span" in rootless["all"]
+    assert explainer.explain("tr-nothing", []) is None
 
 
 COUNT_TURNS = "return len(session)"

@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_type_hints
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import urlopen
 
 import typer
 from pydantic import ByteSize
@@ -44,6 +47,10 @@ app = typer.Typer(
 )
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_Url = Annotated[
+    str | None,
+    typer.Option(envvar="VEDETTE_URL", help="The server to ask. [default: the host and port set]"),
+]
 _Parent = Annotated[int | None, typer.Option("--supervisor", hidden=True)]
 
 
@@ -195,12 +202,7 @@ def _become(part: str, supervisor: int | None) -> None:
 
 @app.command()
 def status(
-    url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="VEDETTE_URL", help="The server to ask. [default: the host and port set]"
-        ),
-    ] = None,
+    url: _Url = None,
     as_json: _Json = False,
 ) -> None:
     """Tell how a running Vedette is: its parts, the journal's backlog, the lake's lag.
@@ -247,6 +249,78 @@ def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print(line.rstrip())
+
+
+@app.command()
+def scorers(
+    experiment: Annotated[
+        str | None, typer.Option("--experiment", help="Of this experiment (its id) only.")
+    ] = None,
+    url: _Url = None,
+    as_json: _Json = False,
+) -> None:
+    """List the scorers: rate, what they selected and scored, what waits, lag and cost today.
+
+    Example: `vedette scorers --json`
+    """
+    query = "" if experiment is None else f"?experiment_id={quote(experiment, safe='')}"
+    found = _ask(url, f"/api/scorers{query}")["scorers"]
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    if not found:
+        print(
+            "No scorer is started. Start one: my_scorer.register().start(...), see docs/scorers.md"
+        )
+        return
+    columns = ("rate", "units", "selected", "scored", "waiting", "retrying", "failed")
+    rows: list[tuple[str, ...]] = [("experiment", "scorer", *columns, "lag", "cost today")]
+    for one in found:
+        numbers = [f"{one[column]:g}" for column in columns]
+        lag, cost = f"{one['lag_seconds']:.0f} s", f"${one['cost_today_usd']:.2f}"
+        rows.append((one["experiment_id"], one["scorer"], *numbers, lag, cost))
+    _print_rows(rows)
+    for one in found:
+        if one["problem"]:
+            print(f"{one['scorer']} waits: {one['problem']}")
+
+
+@app.command()
+def explain(
+    trace_id: Annotated[str, typer.Argument(metavar="TRACE_ID", help="As MLflow shows it: tr-...")],
+    url: _Url = None,
+    as_json: _Json = False,
+) -> None:
+    """Tell for each scorer whether a trace was scored, and why or why not.
+
+    Example: `vedette explain tr-3f0c66c1d5f8a0e2d1b7c9a4e5f60718`
+    """
+    found = _ask(url, f"/api/explain/{quote(trace_id, safe='')}")
+    if as_json:
+        print(json.dumps(found, indent=2))
+    elif not found["scorers"]:
+        print(f"No scorer is started in the experiment of {trace_id}.")
+    else:
+        _print_rows([(one["scorer"], one["unit_type"], one["text"]) for one in found["scorers"]])
+
+
+def _ask(url: str | None, path: str) -> Any:
+    """A server's JSON answer; ends the command with what is wrong if there is none."""
+    base = (url or load_settings({}).settings.url).rstrip("/")
+    try:
+        with urlopen(base + path, timeout=30) as answer:
+            return json.load(answer)
+    except HTTPError as error:
+        try:
+            message = json.load(error)["message"]
+        except (ValueError, KeyError, TypeError):
+            message = f"{base}{path} answered {error.code}; is it a Vedette server?"
+        _fail(message, FAILED)
+    except (OSError, ValueError) as error:
+        _fail(
+            f"no Vedette answers on {base} ({error}); start one with `vedette up`, or set --url",
+            UNREACHABLE,
+        )
 
 
 @app.command()

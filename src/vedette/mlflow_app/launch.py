@@ -28,6 +28,7 @@ def serve(settings: Settings) -> None:
     from vedette.mlflow_app.control import prepare_control_database
     from vedette.mlflow_app.plane import open_plane
     from vedette.mlflow_app.read_routes import read_routes
+    from vedette.mlflow_app.scoring_routes import scoring_routes
     from vedette.mlflow_app.starts import start_trace_routes
 
     prepare_control_database(settings)
@@ -37,6 +38,7 @@ def serve(settings: Settings) -> None:
                 *start_trace_routes(plane),
                 *plane.otlp_routes(),
                 *read_routes(plane),
+                *scoring_routes(plane),
                 *health.routes(settings),
             ],
             max_body_bytes=settings.max_body_bytes,

@@ -50,7 +50,7 @@ class TracePlane:
             segment_bytes=settings.segment_bytes,
             max_bytes=settings.journal_max_bytes,
         )
-        self._index = TraceIndex(settings.index_path)
+        self.index = TraceIndex(settings.index_path)
         self._journals = [
             JournalReader(settings.server_journal),
             JournalReader(settings.engine_journal),
@@ -60,12 +60,9 @@ class TracePlane:
         self.writes = TraceWrites(self._journal, self.up_to_date)
         lake = Lake(settings.lake_uri, settings.data / "lake.state")
         self._columns = Columns(settings.metrics_path)
-        self._following = Following(self._columns, self._index.connection)
-        self.reads = TraceReads(
-            self.up_to_date,
-            self._columns,
-            SpanContents(self._index, self._journals, SpanReader(lake.spans)),
-        )
+        self._following = Following(self._columns, self.index.connection)
+        self.contents = SpanContents(self.index, self._journals, SpanReader(lake.spans))
+        self.reads = TraceReads(self.up_to_date, self._columns, self.contents)
 
     def up_to_date(self) -> sqlite3.Connection:
         """This thread's connection to the read model, with everything journaled so far in it.
@@ -74,8 +71,8 @@ class TracePlane:
             MlflowException: TEMPORARILY_UNAVAILABLE, the read model can't be written now.
         """
         try:
-            self._index.catch_up(self._journals)
-            return self._index.connection()
+            self.index.catch_up(self._journals)
+            return self.index.connection()
         except sqlite3.OperationalError as error:  # locked for very long, or the disk is full
             raise MlflowException(
                 f"the read model {self.settings.index_path} can't be written: {error}",

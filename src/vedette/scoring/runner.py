@@ -139,6 +139,10 @@ class Scoring:
         ]  # fmt: skip
         return committed or started or self._wait(known)
 
+    def active(self) -> list[ActiveScorer]:
+        """The scorers that are started."""
+        return self._scorers.read()
+
     def flush(self) -> None:
         """Write what is decided, also counts and cursors that would wait for more.
 

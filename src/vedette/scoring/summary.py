@@ -1,0 +1,78 @@
+"""How every scorer is doing: rates, counts, lag and cost, from the read model."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from vedette.scoring.active import ActiveScorer
+from vedette.sql import statements
+
+_SQL = statements("vedette.scoring", "summary")
+_DAY_SECONDS = 86_400
+_SELECTED = ("scored", "failed", "retrying", "budget", "superseded")
+
+
+def scorers_summary(
+    connection: sqlite3.Connection,
+    active: Iterable[ActiveScorer],
+    engine: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """One row for each active scorer, and for each that has made decisions.
+
+    Args:
+        connection: to the read model.
+        engine: what the engine last published of its scorers, by scorer key.
+
+    Returns:
+        By experiment and name: ``scorer``, ``experiment_id``, ``active``, ``version``, ``rate``,
+        ``epoch``, ``units`` (all that were decided), ``selected``, ``scored``, ``failed``,
+        ``retrying``, ``waiting`` (complete, not yet decided; of any experiment), ``lag_seconds``
+        (now minus the oldest of those), ``calls_today``, ``cost_today_usd`` (UTC) and ``problem``.
+    """
+    now = time.time()
+    counts: dict[str, dict[str, int]] = {}
+    for key, decision, units in connection.execute(_SQL["counts"]):
+        counts.setdefault(key, {})[decision] = units
+    day = {"day": int(now // _DAY_SECONDS)}
+    costs = {
+        key: (calls, cost) for key, calls, _, _, cost in connection.execute(_SQL["costs"], day)
+    }
+    cursors = {
+        key: (waiting, oldest) for key, _, waiting, oldest in connection.execute(_SQL["cursors"])
+    }
+    epochs = {
+        key: (epoch, rate) for key, epoch, rate, _, _ in connection.execute(_SQL["last_epochs"])
+    }
+    known = {scorer.key: scorer for scorer in active}
+    rows = []
+    for key in sorted(known.keys() | counts.keys()):
+        experiment_id, _, name = key.partition("/")
+        scorer = known.get(key)
+        made = counts.get(key, {})
+        waiting, oldest = cursors.get(key, (0, None))
+        epoch, rate = epochs.get(key, (None, None))
+        calls, cost = costs.get(key, (0, 0.0))
+        rows.append(
+            {
+                "scorer": name,
+                "experiment_id": experiment_id,
+                "active": scorer is not None,
+                "version": None if scorer is None else scorer.version,
+                "rate": 0.0 if scorer is None else (rate or scorer.sample_rate),
+                "epoch": epoch,
+                "units": sum(made.values()),
+                "selected": sum(made.get(decision, 0) for decision in _SELECTED),
+                "scored": made.get("scored", 0),
+                "failed": made.get("failed", 0),
+                "retrying": made.get("retrying", 0),
+                "waiting": waiting,
+                "lag_seconds": 0.0 if oldest is None else max(0.0, now - oldest / 1000),
+                "calls_today": calls,
+                "cost_today_usd": cost,
+                "problem": engine.get(key, {}).get("problem"),
+            }
+        )
+    return rows

@@ -1,0 +1,37 @@
+-- What pages and commands tell of scoring. Times are ms since the epoch.
+
+-- name: trace
+SELECT id, trace_id, experiment_id, session_id, has_root, first_received_ms, last_received_ms,
+  completed_ms
+FROM traces WHERE trace_id = :trace_id;
+
+-- name: places
+SELECT position FROM completed WHERE trace = :trace AND session_id IS NULL ORDER BY position;
+
+-- name: session_places
+SELECT c.position FROM completed c JOIN traces t ON t.id = c.trace
+WHERE c.session_id = :session_id AND t.experiment_id = :experiment_id ORDER BY c.position;
+
+-- name: decisions
+-- What was decided of a trace and of its session; the newest revision of each scorer.
+SELECT scorer, unit_id, unit_type, max(revision), version, epoch, stratum, inclusion_probability,
+  draw, decision, scores, error_code, error, attempts, next_attempt_ms, milliseconds, worker, model,
+  cost_usd, completed_ms, decided_ms, origin
+FROM decisions WHERE unit_id = :unit_id GROUP BY scorer;
+
+-- name: ahead
+SELECT count(*) FROM completed WHERE position > :cursor AND position <= :place;
+
+-- name: counts
+SELECT scorer, decision, sum(units) FROM decision_counts GROUP BY scorer, decision;
+
+-- name: costs
+SELECT scorer, calls, input_tokens, output_tokens, cost_usd FROM scorer_costs WHERE day = :day;
+
+-- name: cursors
+SELECT c.scorer, c.position, (SELECT count(*) FROM completed u WHERE u.position > c.position),
+  (SELECT completed_ms FROM completed u WHERE u.position > c.position ORDER BY position LIMIT 1)
+FROM scorer_cursors c;
+
+-- name: last_epochs
+SELECT scorer, max(epoch), rate, reason, opened_ms FROM scorer_epochs GROUP BY scorer;
