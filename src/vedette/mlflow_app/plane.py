@@ -55,8 +55,8 @@ class TracePlane:
             JournalReader(settings.server_journal),
             JournalReader(settings.engine_journal),
         ]
-        control = SqlAlchemyStore(settings.control_uri, ARTIFACTS_PROXY)
-        self.experiments = Experiments(control.get_experiment)
+        self.control = SqlAlchemyStore(settings.control_uri, ARTIFACTS_PROXY)
+        self.experiments = Experiments(self.control.get_experiment)
         self.writes = TraceWrites(self._journal, self.up_to_date)
         lake = Lake(settings.lake_uri, settings.data / "lake.state")
         self._columns = Columns(settings.metrics_path)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
+from mlflow.entities import ExperimentTag
 from mlflow.exceptions import MlflowException
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -13,10 +15,17 @@ from starlette.routing import Route
 
 from vedette.mlflow_app.plane import TracePlane
 from vedette.processes import read_state
-from vedette.scoring.active import ActiveScorer, ActiveScorers, ControlUnavailable, control_engine
+from vedette.scoring.active import (
+    STRATA_TAG,
+    ActiveScorer,
+    ActiveScorers,
+    ControlUnavailable,
+    control_engine,
+)
 from vedette.scoring.explain import Explainer
 from vedette.scoring.selection import Selection
 from vedette.scoring.summary import scorers_summary
+from vedette.traces.filters import compile_filter
 
 
 def scoring_routes(plane: TracePlane) -> list[Route]:
@@ -65,10 +74,58 @@ def scoring_routes(plane: TracePlane) -> list[Route]:
             )
         return JSONResponse({"trace_id": trace_id, "scorers": found})
 
+    def put_strata(experiment_id: str, name: str, body: Any) -> None:
+        strata = checked_strata(body)
+        plane.control.get_scorer(experiment_id, name)
+        tag = ExperimentTag(f"{STRATA_TAG}{name}", json.dumps(strata))
+        plane.control.set_experiment_tag(experiment_id, tag)
+
+    async def answer_strata(request: Request) -> Response:
+        try:
+            body = await request.json()
+        except ValueError as error:
+            return _refusal(MlflowException.invalid_parameter_value(f"not JSON: {error}"))
+        place = request.path_params
+        try:
+            await run_in_threadpool(put_strata, place["experiment_id"], place["name"], body)
+        except MlflowException as error:
+            return _refusal(error)
+        return JSONResponse({})
+
     return [
         Route("/api/scorers", answer_scorers),
+        Route("/api/scorers/{experiment_id}/{name}/strata", answer_strata, methods=["PUT"]),
         Route("/api/explain/{trace_id}", answer_explain),
     ]
+
+
+def checked_strata(body: Any) -> list[tuple[str, float]]:
+    """The strata in a request's body, ``{"strata": [[filter, rate], ...]}``.
+
+    Raises:
+        MlflowException: INVALID_PARAMETER_VALUE; it says which stratum is wrong.
+    """
+    pairs = body.get("strata") if isinstance(body, dict) else None
+    if not isinstance(pairs, list):
+        raise MlflowException.invalid_parameter_value("strata must be a list of [filter, rate]")
+    strata: list[tuple[str, float]] = []
+    for number, pair in enumerate(pairs, 1):
+        match pair:
+            case [str() as text, int() | float() as rate] if not isinstance(rate, bool) and (
+                text and 0.0 <= rate <= 1.0
+            ):
+                strata.append((text, float(rate)))
+            case _:
+                raise MlflowException.invalid_parameter_value(
+                    f"stratum {number} is {pair!r}, not [a filter string, a rate in 0..1]"
+                )
+        try:
+            compile_filter(text, None)
+        except MlflowException as error:
+            raise MlflowException.invalid_parameter_value(
+                f"the filter of stratum {number}, {text!r}, can't be used: {error.message}"
+            ) from error
+    return strata
 
 
 def _refusal(error: MlflowException) -> Response:
