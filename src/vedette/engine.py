@@ -26,6 +26,7 @@ from vedette.lake.maintenance import Maintenance
 from vedette.lake.read import SpanReader
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
+from vedette.memory import return_free_memory
 from vedette.pipeline import Tail
 from vedette.processes import write_state
 from vedette.scoring.active import ControlUnavailable
@@ -160,6 +161,7 @@ def run(settings: Settings) -> None:
     Raises:
         JournalLocked: another engine runs on the data directory.
     """
+    return_free_memory()
     engine = Engine(settings)
     # Decoded spans are many, live for a second and hold no cycles: looking for those among them
     # took a quarter of the time of decoding.

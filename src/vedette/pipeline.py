@@ -18,7 +18,8 @@ from vedette.traces.index import TraceIndex
 Work = list[tuple[Decoded, Position]]
 
 _READ_BYTES = 4 * 1024 * 1024
-_CACHE_BYTES = 64 * 1024 * 1024  # of journal whose decoded form may wait for the lake
+# Of journal whose decoded form, three times as large, may wait for the lake
+_CACHE_BYTES = 24 * 1024 * 1024
 
 
 @dataclass(slots=True)

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         description="A journal segment is sealed, to become one Delta commit, at this age.",
     )
     segment_bytes: ByteSize = Field(
-        ByteSize(32 * _MIB), gt=0, description="... or at this size, whichever comes first."
+        ByteSize(8 * _MIB), gt=0, description="... or at this size, whichever comes first."
     )
     trace_completion_buffer: float = Field(
         10.0,

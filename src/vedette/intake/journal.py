@@ -63,7 +63,7 @@ class JournalWriter:
         directory: Path,
         *,
         segment_seconds: float = 1.0,
-        segment_bytes: int = 32 * 1024 * 1024,
+        segment_bytes: int = 8 * 1024 * 1024,
         max_bytes: int = 4 * 1024 * 1024 * 1024,
     ) -> None:
         self.directory = directory
