@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -154,6 +155,57 @@ def test_bodies_over_the_limit_are_refused(server: Server) -> None:
     pieces = [b"x" * 10_000] * 50
     assert server.ask("POST", START_TRACE, pieces, chunked=True).status == 413
     assert server.start_trace(trace_id(), "x" * 50_000).status == 200
+
+
+OTLP = "/v1/traces"
+
+
+def send_slowly(
+    server: Server, path: str, headers: str, pieces: list[bytes], *, patience: float = 10.0
+) -> bytes:
+    """Send a request piece by piece, and only then read the answer (its first bytes)."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=patience) as client:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        client.sendall(f"{head}{headers}\r\n\r\n".encode())
+        for piece in pieces:
+            client.sendall(piece)
+            time.sleep(0.01)
+        return client.recv(65536)
+
+
+@pytest.mark.parametrize("path", [START_TRACE, OTLP])
+def test_who_sends_too_much_slowly_still_reads_why_it_was_refused(
+    server: Server, path: str
+) -> None:
+    pieces = [b"x" * 10_000] * 30
+    answer = send_slowly(server, path, "Content-Length: 300000", pieces)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" not in answer.lower()
+    chunks = [b"2710\r\n" + piece + b"\r\n" for piece in pieces] + [b"0\r\n\r\n"]
+    answer = send_slowly(server, path, "Transfer-Encoding: chunked", chunks)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("path", [START_TRACE, OTLP])
+def test_who_asks_before_sending_too_much_is_refused_at_once(server: Server, path: str) -> None:
+    headers = "Content-Length: 300000\r\nExpect: 100-continue"
+    answer = send_slowly(server, path, headers, [], patience=3.0)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("path", [START_TRACE, OTLP])
+def test_who_never_stops_sending_is_cut_off(server: Server, path: str) -> None:
+    endless = [b"2710\r\n" + b"x" * 10_000 + b"\r\n"] * 2000
+    with pytest.raises(OSError):  # noqa: PT011 -- broken pipe or reset, as it happens
+        send_slowly(server, path, "Transfer-Encoding: chunked", endless)
+    assert server.start_trace(trace_id()).status == 200
+
+
+def test_who_stops_sending_too_much_is_answered(server: Server) -> None:
+    pieces = [b"x" * 10_000] * 11
+    answer = send_slowly(server, START_TRACE, "Content-Length: 300000", pieces, patience=20.0)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer.lower()
 
 
 def test_artifacts_may_be_larger(server: Server) -> None:
