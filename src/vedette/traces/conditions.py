@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mlflow.exceptions import MlflowException
+
+from vedette.traces.patterns import matches
 
 
 class Sql(NamedTuple):
@@ -77,16 +78,7 @@ def prepare(connection: sqlite3.Connection) -> None:
         connection.execute("SELECT regexp('', '')")
     except sqlite3.OperationalError:
         connection.execute("PRAGMA case_sensitive_like = true")
-        connection.create_function("regexp", 2, _regexp)
-
-
-def _regexp(pattern: str | None, string: str | None) -> bool:
-    if string is None or pattern is None:
-        return False
-    try:
-        return re.search(pattern, string) is not None
-    except re.error:
-        return False
+        connection.create_function("regexp", 2, matches)
 
 
 def invalid(message: str) -> MlflowException:

@@ -45,6 +45,7 @@ from vedette.traces.infos import (
 from vedette.traces.matching import Contents, matching_spans, narrowed
 from vedette.traces.metrics import MetricsQuery, query_metrics
 from vedette.traces.order import compile_order
+from vedette.traces.patterns import limited_time
 from vedette.traces.search import ContentCheck, Search, page
 from vedette.traces.sessions import completed_sessions
 
@@ -317,7 +318,8 @@ class TraceReads:
 def _reading() -> Iterator[None]:
     """What reading can raise, in the terms of MLflow's API."""
     try:
-        yield
+        with limited_time():
+            yield
     except (OverflowError, UnicodeEncodeError) as error:
         raise invalid(f"A value is out of range or not valid text: {error}") from error
     except sqlite3.OperationalError as error:
