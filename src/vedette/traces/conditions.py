@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -87,6 +88,17 @@ def invalid(message: str) -> MlflowException:
     return error
 
 
+def number(value: Any) -> Any:
+    """A value as SQLite takes it: whole numbers beyond 64 bits as floats.
+
+    These compare as they should with all that a column holds.
+    """
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        largest = sys.float_info.max
+        return float(max(-largest, min(value, largest)))
+    return value
+
+
 def compare(column: str, comparator: str, value: Any) -> Sql:
     """``column comparator value`` as MLflow's SQLite dialect has it.
 
@@ -102,4 +114,4 @@ def compare(column: str, comparator: str, value: Any) -> Sql:
         raise invalid(f"'{comparator}' compares with one value, got the list {tuple(value)}")
     if comparator == "ILIKE":
         return Sql(f"lower({column}) LIKE lower(?)", (value,))
-    return Sql(f"{column} {'REGEXP' if comparator == 'RLIKE' else comparator} ?", (value,))
+    return Sql(f"{column} {'REGEXP' if comparator == 'RLIKE' else comparator} ?", (number(value),))

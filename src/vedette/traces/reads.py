@@ -320,8 +320,10 @@ def _reading() -> Iterator[None]:
     try:
         with limited_time():
             yield
-    except (OverflowError, UnicodeEncodeError) as error:
-        raise invalid(f"A value is out of range or not valid text: {error}") from error
+    except OverflowError as error:
+        raise invalid("A number is beyond 64 bits.") from error
+    except UnicodeEncodeError as error:
+        raise invalid(f"A value is not valid text: {error}") from error
     except sqlite3.OperationalError as error:
         if "too complex" in str(error) or "too many" in str(error):  # of SQL or a LIKE pattern
             raise invalid(f"The filter is too long or too complex: {error}") from error
