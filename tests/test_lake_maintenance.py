@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -127,6 +128,19 @@ def test_a_lake_that_cannot_be_written_is_told_once_and_once_that_it_can_again(
     assert [record.message for record in caplog.records[1:]] == [
         "maintenance of the lake works again"
     ]
+    maintenance.close()
+
+
+def test_a_lake_that_cannot_be_made_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    lake = open_lake(tmp_path)
+    (tmp_path / "lake").write_text("in the way")
+    maintenance = Maintenance([lake.spans, lake.annotations], tmp_path / "scratch")
+    for round_ in range(3):
+        drive(maintenance, NOW + 1000 * round_)
+    assert len(caplog.records) == 1, caplog.text
     maintenance.close()
 
 
