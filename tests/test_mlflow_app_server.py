@@ -309,6 +309,20 @@ def test_a_full_journal_is_503_with_retry_after_and_takes_nothing(tmp_path: Path
         assert server.ask("GET", f"{START_TRACE}/{name}").status == 404
         patch = {"key": "a", "value": "b" * 2000}
         assert server.ask("PATCH", f"{START_TRACE}/{taken[0]}/tags", patch).status == 503
+        health = json.loads(server.ask("GET", "/health").body)
+        assert health["status"] != "ok"
+        assert "full" in health["journal"]["refusing"]
+        (warning,) = (text for text in health["warnings"] if "refuses writes" in text)
+        assert "--journal-max-bytes" in warning
+        metrics = server.ask("GET", "/metrics").body
+        assert b'vedette_journal_refusing{part="server"} 1.0' in metrics
+        journal = JournalReader(tmp_path / "journal" / "server")
+        deadline = time.monotonic() + 10
+        while json.loads(server.ask("GET", "/health").body)["journal"]["refusing"] is not None:
+            assert time.monotonic() < deadline
+            for number in journal.sealed_segments():  # as the engine does once they are in the lake
+                journal.remove(number)
+        assert b'vedette_journal_refusing{part="server"} 0.0' in server.ask("GET", "/metrics").body
 
 
 def test_a_second_server_on_the_same_data_is_refused(server: Server) -> None:
