@@ -150,6 +150,7 @@ class Engine:
                 "maintenance_error": self._maintenance.error,
             },
             "index": {"error": self._errors.get("read model")},
+            "journal": {"refusing": self._journal.refusing},
             "workers": {**self._scoring.state(), "error": self._errors.get("scoring")},
         }
         write_state(Path(self._settings.run_dir) / "engine.json", state)

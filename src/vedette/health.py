@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from vedette import __version__
 from vedette.intake.http import METRICS as INTAKE_METRICS
+from vedette.intake.journal import JournalWriter
 from vedette.intake.segments import segment_files
 from vedette.processes import is_alive, read_state
 from vedette.settings import Settings
@@ -36,6 +37,7 @@ _STARTING_SECONDS = 30.0  # how long a missing engine counts as one that is star
 _SLOW_SECONDS = 60.0  # a backlog or lag above this is worth a warning
 _NEARLY_FULL = 0.8
 _LITTLE_DISK_BYTES = 1024**3
+_REFUSING = {"server": "refusing", "engine": "engine_refusing"}  # whose journal, key
 
 
 class Health:
@@ -43,10 +45,12 @@ class Health:
 
     Args:
         settings: whose data directory, limits and ports to report on.
+        journal: the server's.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, journal: JournalWriter) -> None:
         self._settings = settings
+        self._writer = journal
         self._started = time.time()
 
     def report(self) -> dict[str, Any]:
@@ -55,7 +59,7 @@ class Health:
         engine = read_state(self._settings.run_dir / "engine.json") or {}
         age = now - engine["at"] if engine else None
         parts = self._parts(engine, age, now)
-        journal = self._journal(now)
+        journal = self._journal(engine, now)
         lake = engine.get("lake", {})
         index = {**engine.get("index", {}), **self._index()}
         disk = {"free_bytes": shutil.disk_usage(self._settings.data).free}
@@ -107,7 +111,7 @@ class Health:
             "workers": engine.get("workers", {}) if state == "running" else {},
         }
 
-    def _journal(self, now: float) -> dict[str, Any]:
+    def _journal(self, engine: dict[str, Any], now: float) -> dict[str, Any]:
         found = {
             name: _backlog(directory, now)
             for name, directory in (
@@ -121,6 +125,8 @@ class Health:
             "max_bytes": int(self._settings.journal_max_bytes),
             "server_bytes": found["server"][0],
             "engine_bytes": found["engine"][0],
+            "refusing": self._writer.refusing,
+            "engine_refusing": engine.get("journal", {}).get("refusing"),
         }
 
     def _index(self) -> dict[str, Any]:
@@ -151,9 +157,11 @@ class Health:
                 "not moved to the lake nor scored; look at its log lines, or start it with "
                 "`vedette engine`"
             )
-        for name in ("server", "engine"):
+        for name, key in _REFUSING.items():
             size = journal[f"{name}_bytes"]
-            if size >= _NEARLY_FULL * journal["max_bytes"]:
+            if journal[key]:
+                yield f"the {name}'s journal refuses writes: {journal[key]}"
+            elif size >= _NEARLY_FULL * journal["max_bytes"]:
                 yield (
                     f"the {name}'s journal holds {size:,} of {journal['max_bytes']:,} bytes; "
                     "when it is full, writes are answered 503"
@@ -226,15 +234,23 @@ class _HealthCollector(Collector):
         yield restarts
         warnings = len(report["warnings"])
         yield GaugeMetricFamily("vedette_warnings", "Warnings on /health.", warnings)
+        refusing = GaugeMetricFamily(
+            "vedette_journal_refusing",
+            "1 while the part's journal refuses writes.",
+            labels=["part"],
+        )
+        for name, key in _REFUSING.items():
+            refusing.add_metric([name], float(report["journal"][key] is not None))
+        yield refusing
         for metric, (section, key), text in _GAUGES:
             value = report[section].get(key)
             if value is not None:
                 yield GaugeMetricFamily(metric, text, value)
 
 
-def routes(settings: Settings) -> list[Route]:
+def routes(settings: Settings, journal: JournalWriter) -> list[Route]:
     """``/health`` and ``/metrics``, to be put ahead of MLflow's own routes."""
-    health = Health(settings)
+    health = Health(settings, journal)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_HealthCollector(health))

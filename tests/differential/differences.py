@@ -47,6 +47,10 @@ def _order_by_end(method: str, theirs: Any, ours: Any) -> bool:
     return "has no attribute 'end_time_ms'" in theirs.message and ours.error != "INTERNAL_ERROR"
 
 
+def _number_beyond_64_bits(method: str, theirs: Any, ours: Any) -> bool:
+    return "too large to convert" in theirs.message and ours.error is None
+
+
 def _update_of_issue(method: str, theirs: Any, ours: Any) -> bool:
     return theirs.error is not None and ours.message.startswith("An issue reference can't be")
 
@@ -67,6 +71,11 @@ DIFFERENCES = {
     "issue references can't be updated": Difference(
         "MLflow neither updates them; it takes them for feedback and says so, or fails.",
         _update_of_issue,
+    ),
+    "numbers may be of any size": Difference(
+        "MLflow answers a number beyond 64 bits with an error of SQLite's; here it is compared as "
+        "what it is: larger, or smaller, than all that is stored.",
+        _number_beyond_64_bits,
     ),
     "traces can be sorted by their end": Difference(
         "MLflow's parser takes `order_by` end_time and its store then fails; here it works.",

@@ -37,7 +37,7 @@ def serve(settings: Settings) -> None:
                 *start_trace_routes(plane),
                 *plane.otlp_routes(),
                 *read_routes(plane),
-                *health.routes(settings),
+                *health.routes(settings, plane.journal),
             ],
             max_body_bytes=settings.max_body_bytes,
         )

@@ -44,7 +44,7 @@ class TracePlane:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._journal = JournalWriter(
+        self.journal = JournalWriter(
             settings.server_journal,
             segment_seconds=settings.segment_seconds,
             segment_bytes=settings.segment_bytes,
@@ -57,7 +57,7 @@ class TracePlane:
         ]
         control = SqlAlchemyStore(settings.control_uri, ARTIFACTS_PROXY)
         self.experiments = Experiments(control.get_experiment)
-        self.writes = TraceWrites(self._journal, self.up_to_date)
+        self.writes = TraceWrites(self.journal, self.up_to_date)
         lake = Lake(settings.lake_uri, settings.data / "lake.state")
         self._columns = Columns(settings.metrics_path)
         self._following = Following(self._columns, self._index.connection)
@@ -114,7 +114,7 @@ class TracePlane:
 
     def otlp_routes(self) -> Sequence[BaseRoute]:
         """The routes that take OTLP."""
-        return otlp_routes(self._journal, self._resolve, self.settings.max_body_bytes)
+        return otlp_routes(self.journal, self._resolve, self.settings.max_body_bytes)
 
     async def _resolve(self, experiment_id: str) -> str:
         try:
@@ -126,7 +126,7 @@ class TracePlane:
 
     def close(self) -> None:
         """Flush and release the journal, close the mirror."""
-        self._journal.close()
+        self.journal.close()
         self._following.stop()
         self._columns.close()
 

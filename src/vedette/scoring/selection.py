@@ -12,6 +12,7 @@ from vedette.scoring.sample import selected
 from vedette.traces.conditions import prepare
 from vedette.traces.filters import compile_filter
 from vedette.traces.matching import Contents, matching_spans
+from vedette.traces.patterns import limited_time
 
 
 def to_score(
@@ -23,7 +24,7 @@ def to_score(
     """Those in the scorer's experiment, not of an evaluation run, in its sample, past its filter.
 
     Raises:
-        MlflowException: the filter is not valid.
+        MlflowException: the filter is not valid, or takes too long.
         LakeUnavailable: the filter compares span content, which can't be read now.
     """
     sample = [
@@ -39,12 +40,13 @@ def to_score(
     compiled = compile_filter(scorer.filter_string, [int(scorer.experiment_id)])
     where = compiled.where()
     prepare(connection)
-    found = connection.execute(
-        "SELECT t.id FROM traces t"
-        f" WHERE t.id IN (SELECT value FROM json_each(?)) AND ({where.text})",
-        (json.dumps([trace.row for trace in sample]), *where.params),
-    )
-    matching = {row for (row,) in found}
-    if compiled.spans is not None:
-        matching = set(matching_spans(connection, contents, compiled.spans, sorted(matching)))
+    with limited_time():
+        found = connection.execute(
+            "SELECT t.id FROM traces t"
+            f" WHERE t.id IN (SELECT value FROM json_each(?)) AND ({where.text})",
+            (json.dumps([trace.row for trace in sample]), *where.params),
+        )
+        matching = {row for (row,) in found}
+        if compiled.spans is not None:
+            matching = set(matching_spans(connection, contents, compiled.spans, sorted(matching)))
     return [trace for trace in sample if trace.row in matching]

@@ -35,6 +35,7 @@ from vedette.traces.filter_clauses import analytics_condition
 _NS_PER_MS = 1_000_000
 # Times beyond this are beyond any value of a column; it keeps them within DuckDB's integers.
 _TIME_BOUND_MS = 2**64
+_MOST_POINTS = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,8 @@ def query_metrics(
         A point for each combination of time bucket and dimensions that has values, in their order.
 
     Raises:
-        MlflowException: INVALID_PARAMETER_VALUE, a filter is not valid.
+        MlflowException: INVALID_PARAMETER_VALUE, a filter is not valid, there is nothing to
+            compute, or buckets are too long.
     """
     view = _VIEWS[query.view_type]
     value = view.metrics[query.metric_name]
@@ -179,12 +181,16 @@ def query_metrics(
     params += where.params
     shares = [_share(one) for one in query.aggregations if one.percentile_value is not None]
     values = [_aggregate(query.metric_name, value, one, shares) for one in query.aggregations]
+    if not (groups or values):
+        raise invalid(
+            "aggregations is empty: name at least one, such as {'aggregation_type': 'COUNT'}"
+        )
     sql = f"SELECT {', '.join([*groups, *values])} FROM {view.table} WHERE {where.text}"
     if groups:
         places = ", ".join(str(place + 1) for place in range(len(groups)))
         sql += f" GROUP BY {places} ORDER BY {places}"
     if query.max_results is not None and query.max_results >= 0:
-        sql += f" LIMIT {int(query.max_results)}"
+        sql += f" LIMIT {min(int(query.max_results), _MOST_POINTS)}"
     rows = columns.query(index, sql, params, tables)
     return _points(query, names, rows)
 
@@ -302,4 +308,9 @@ def _parsed_filter(text: str) -> Any:
 
 @lru_cache(maxsize=10_000)
 def _iso_time(time_ms: float) -> str:
-    return datetime.fromtimestamp(time_ms / 1000.0, tz=UTC).isoformat()
+    try:
+        return datetime.fromtimestamp(time_ms / 1000.0, tz=UTC).isoformat()
+    except (OverflowError, ValueError, OSError) as error:
+        raise invalid(
+            "time_interval_seconds makes buckets that begin outside of the years 1 to 9999"
+        ) from error
