@@ -31,6 +31,7 @@ from vedette.processes import write_state
 from vedette.scoring.active import ControlUnavailable
 from vedette.scoring.runner import Scoring
 from vedette.settings import Settings
+from vedette.traces.columns import trim_changes
 from vedette.traces.contents import SpanContents
 from vedette.traces.index import TraceIndex
 
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.03
 _LONGEST_IDLE_SECONDS = 0.2
 _LONGEST_BACKOFF_SECONDS = 30.0
+_TRIM_SECONDS = 60.0
 _STOP_SECONDS = 6.0  # for what is under way; the supervisor kills after 8
 # What a disk, a lake or a database that is away looks like
 _FORESEEN = (LakeUnavailable, ControlUnavailable, JournalFull, JournalUnavailable, OSError)
@@ -51,6 +53,7 @@ class Engine:
         self._settings = settings
         self._stopping = threading.Event()
         self._errors: dict[str, str] = {}
+        self._trim_at = 0.0
         self._index = TraceIndex(settings.index_path)
         self._journal = JournalWriter(
             settings.engine_journal,
@@ -77,6 +80,7 @@ class Engine:
             "read model": self._fold,
             "lake": self._commit,
             "scoring": self._score,
+            "trimming": self._trim,
         }
         threads = [
             threading.Thread(target=self._repeat, args=(name, duty), name=name, daemon=True)
@@ -136,6 +140,12 @@ class Engine:
 
     def _score(self) -> bool:
         return self._scoring.tick()
+
+    def _trim(self) -> bool:
+        if time.monotonic() >= self._trim_at:
+            trim_changes(self._index)
+            self._trim_at = time.monotonic() + _TRIM_SECONDS
+        return False
 
     def _publish(self) -> None:
         states = [tail.state() for tail in self._tails]
