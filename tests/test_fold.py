@@ -242,6 +242,32 @@ def test_several_processes_may_fold_at_once(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_catching_up_reads_each_stretch_of_the_journal_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = JournalWriter(tmp_path / "journal", segment_seconds=60)
+    for record in HISTORY:
+        writer.append(record).result(10)
+    index, reader = TraceIndex(tmp_path / "index.db"), JournalReader(tmp_path / "journal")
+    starts: list[Position] = []
+    read = reader.read
+
+    def counted(start: Position, limit_bytes: int) -> list[tuple[Record, Position]]:
+        starts.append(start)
+        return read(start, limit_bytes)
+
+    monkeypatch.setattr(reader, "read", counted)
+    index.catch_up([reader])
+    assert starts == [Position(0, 0)]
+    assert index.position(reader.journal_id) == writer.end
+    index.catch_up([reader])  # there is nothing new
+    assert starts == [Position(0, 0)]
+    writer.close()  # leaves an empty segment: the end is past the last record
+    (tmp_path / "journal" / f"{9:020d}.open").touch()
+    index.catch_up([reader])
+    assert starts == [Position(0, 0), index.position(reader.journal_id)]
+
+
 def test_confirming_the_lake_is_remembered(tmp_path: Path) -> None:
     index = TraceIndex(tmp_path / "index.db")
     index.confirm_lake("journal", 7)

@@ -77,11 +77,11 @@ class TraceIndex:
         """Fold what the journals hold at the time of the call."""
         for journal in journals:
             target = journal.end()
-            while (position := self.position(journal.journal_id)) < target:
-                if not journal.read(position, 1):
-                    break  # only a write under way is left
+            while self.position(journal.journal_id) < target:
                 with self._catching_up:  # else every waiting thread decodes the same records
                     found = journal.read(self.position(journal.journal_id), _BATCH_BYTES)
+                    if not found:
+                        break  # only a write under way is left
                     self.apply(journal.journal_id, [(decoded(record), at) for record, at in found])
 
     def apply(self, journal_id: str, work: Sequence[tuple[Decoded, Position]]) -> None:
