@@ -197,6 +197,36 @@ def test_tokens_of_spans_that_come_after_start_trace_count_unless_it_told_them(
     assert rows.fetchall() == [(30,), (5,)]
 
 
+NAMED = [
+    start_record(1, tags={"mlflow.traceName": "told"}),
+    Record("set_tag", NOW, {"trace_id": f"tr-{1:032x}", "key": "mlflow.traceName", "value": "set"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("records", "name"),
+    [
+        ([spans_record(1, "root")], "root"),
+        ([spans_record(1, "child")], None),
+        ([spans_record(1, "child"), spans_record(1, "root")], "root"),
+        ([start_record(1), spans_record(1, "root")], "root"),
+        ([spans_record(1, "root"), start_record(1)], "root"),
+        ([NAMED[0], spans_record(1, "root")], "told"),
+        ([spans_record(1, "root"), NAMED[0]], "told"),
+        ([spans_record(1, "root"), NAMED[1]], "set"),
+        ([spans_record(1, "child"), NAMED[1], spans_record(1, "root")], "set"),
+        ([spans_record(1, "root"), NAMED[1], spans_record(1, "root")], "set"),
+    ],
+)
+def test_a_trace_has_the_name_of_its_root_unless_it_was_named(
+    tmp_path: Path, records: list[Record], name: str | None
+) -> None:
+    index = TraceIndex(tmp_path / "index.db")
+    for number, record in enumerate(records, 1):
+        index.apply("journal", [(decoded(record), Position(1, number))])
+    assert index.connection().execute("SELECT trace_name FROM traces").fetchone() == (name,)
+
+
 def test_a_record_that_fits_no_column_stops_nobody(tmp_path: Path, caplog: Any) -> None:
     index = TraceIndex(tmp_path / "index.db")
     records = [
