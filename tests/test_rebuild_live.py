@@ -206,3 +206,21 @@ def test_the_read_model_of_older_code_is_made_anew(fresh_vedette: Start) -> None
     again = fresh_vedette(vedette.data)
     assert everything(again) == before
     assert "it is of version 0, not 1" in again.log.read_text()
+
+
+def test_a_read_model_lost_while_it_is_used_is_made_anew(fresh_vedette: Start) -> None:
+    vedette = fresh_vedette()
+    fill(vedette, 50)
+    vedette.wait_until(lambda: drained(vedette))
+    before = everything(vedette)
+    server = vedette.health()["parts"]["server"]["pid"]
+    lose_index(vedette.data)
+    assert search(vedette)[0] == 503
+    assert send(vedette, range(51, 52)) == 200
+    vedette.wait_until(lambda: vedette.health()["status"] == "ok" and search(vedette)[0] == 200)
+    after = everything(vedette)
+    assert len(after) == len(before) + 1
+    assert [trace for trace in after if trace in before] == before
+    parts = vedette.health()["parts"]
+    assert parts["server"]["pid"] == server
+    assert (parts["engine"]["restarts"], parts["server"]["restarts"]) == (1, 0)
