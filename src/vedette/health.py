@@ -30,6 +30,7 @@ from vedette.intake.http import METRICS as INTAKE_METRICS
 from vedette.intake.journal import JournalWriter
 from vedette.intake.segments import segment_files
 from vedette.processes import is_alive, read_state
+from vedette.readiness import rebuild_state, told
 from vedette.settings import Settings
 
 _STALE_SECONDS = 10.0  # the engine publishes every second
@@ -61,11 +62,13 @@ class Health:
         parts = self._parts(engine, age, now)
         journal = self._journal(engine, now)
         lake = engine.get("lake", {})
-        index = {**engine.get("index", {}), **self._index()}
+        index = {"error": engine.get("index", {}).get("error"), **self._index()}
         disk = {"free_bytes": shutil.disk_usage(self._settings.data).free}
         warnings = list(self._warnings(parts, journal, lake, index, disk))
         if parts["engine"]["state"] == "starting":
             status = "starting"
+        elif "rebuilding" in index and not index["error"] and parts["engine"]["state"] == "running":
+            status = "rebuilding"
         else:
             status = "degraded" if warnings else "ok"
         return {
@@ -130,9 +133,11 @@ class Health:
         }
 
     def _index(self) -> dict[str, Any]:
-        """Size of the read model and of what it has not folded yet."""
+        """Size of the read model and of what it has not folded yet, or how far its rebuild is."""
         path = self._settings.index_path
         try:
+            if (state := rebuild_state(self._settings)) is not None:
+                return {"rebuilding": state}
             with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)) as index:
                 rows = index.execute("SELECT journal, segment, offset FROM positions")
                 positions = {journal: (segment, offset) for journal, segment, offset in rows}
@@ -166,6 +171,11 @@ class Health:
                     f"the {name}'s journal holds {size:,} of {journal['max_bytes']:,} bytes; "
                     "when it is full, writes are answered 503"
                 )
+        if "rebuilding" in index:
+            yield (
+                f"{told(index['rebuilding'])}; traces are accepted, whatever reads is answered 503 "
+                "until it is done"
+            )
         if journal["backlog_seconds"] > _SLOW_SECONDS:
             yield f"records wait for the lake since {journal['backlog_seconds']:.0f} s"
         for what, error in (

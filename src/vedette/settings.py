@@ -111,6 +111,16 @@ class Settings(BaseSettings):
         return self.data / "index.db"
 
     @property
+    def lake_state(self) -> Path:
+        """The engine's notes on the lake's tables."""
+        return self.data / "lake.state"
+
+    @property
+    def scratch(self) -> Path:
+        """Room for work on files; what is left there is removed."""
+        return self.data / "scratch"
+
+    @property
     def metrics_path(self) -> Path:
         """The columnar mirror of the read model, a DuckDB database."""
         return self.data / "metrics.duckdb"

@@ -35,6 +35,7 @@ from vedette.traces.columns import Columns, ColumnsUnavailable
 from vedette.traces.conditions import Condition, among_rows, invalid
 from vedette.traces.correlation import correlation_counts
 from vedette.traces.filters import TraceFilter, compile_filter
+from vedette.traces.index import IndexUnavailable
 from vedette.traces.infos import (
     expected_spans,
     find_assessment,
@@ -330,5 +331,5 @@ def _reading() -> Iterator[None]:
         raise MlflowException(
             f"The read model can't be read now: {error}", TEMPORARILY_UNAVAILABLE
         ) from error
-    except (LakeUnavailable, ColumnsUnavailable, duckdb.Error) as error:
+    except (LakeUnavailable, ColumnsUnavailable, IndexUnavailable, duckdb.Error) as error:
         raise MlflowException(str(error), TEMPORARILY_UNAVAILABLE) from error
