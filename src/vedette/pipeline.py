@@ -100,7 +100,8 @@ class Tail:
         """A method of its own, so that one segment's records are gone before the next's come."""
         work = self._take(number)
         self._append(number, work)
-        self._index.apply(self.journal.journal_id, work)
+        if work and self._index.position(self.journal.journal_id) < work[-1][1]:
+            self._index.apply(self.journal.journal_id, work)
         self._index.confirm_lake(self.journal.journal_id, number)
         now = time.time()
         self.last_commit = now

@@ -10,6 +10,7 @@ takes the new one then.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import sqlite3
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import IO
 
 from vedette.intake.journal import JournalReader
 from vedette.intake.records import Position
@@ -118,13 +120,28 @@ class TraceIndex:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A write transaction; rolled back if the block raises."""
         connection = self.connection()
-        connection.execute("BEGIN IMMEDIATE")
+        with self._turn():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for those who came before. SQLite alone looks every 100 ms whether it may write, and
+        never finds the moment between two transactions of one who writes without a pause."""
+        queue: IO[str] | None = getattr(self._local, "queue", None)
+        if queue is None:
+            queue = self.path.with_name(f"{self.path.name}.queue").open("a")
+            self._local.queue = queue
+        fcntl.flock(queue, fcntl.LOCK_EX)  # the kernel frees it however the process ends
         try:
-            yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+            yield
+        finally:
+            fcntl.flock(queue, fcntl.LOCK_UN)
 
     def position(self, journal_id: str) -> Position:
         """How far the journal has been folded."""
