@@ -63,7 +63,7 @@ def main() -> None:
         for name, s in sizes.items()
     }
     notes = [
-        f"{options.traces:,} traces over the last 24 hours in each, every tenth with a feedback; "
+        f"{options.traces:,} traces over the last 24 hours in each, each with a feedback; "
         f"medians of {options.repeats} over one kept HTTP connection, in turns.",
         f"MLflow wrote {seeds:,} of its traces itself; `mlflow_copies.sql` multiplied them.",
         "The Overview's reads are all requests that the tab makes, recorded in a browser.",

@@ -15,14 +15,12 @@ from bench.otlp_client import send
 from bench.queries import DAY_MS
 from bench.servers import Server
 
-ASSESSED_SHARE = 10  # every tenth trace has a feedback
-
 _TRACES_PER_REQUEST = 100
 _COPIES_SQL = Path(__file__).with_name("mlflow_copies.sql")
 
 
 def send_day(server: Server, experiment_id: str, count: int) -> list[TraceRef]:
-    """``count`` traces over OTLP, evenly over the last 24 hours, and feedback on some of them.
+    """``count`` traces over OTLP, evenly over the last 24 hours, and a feedback on each.
 
     Raises:
         RuntimeError: a request was refused again and again.
@@ -37,7 +35,7 @@ def send_day(server: Server, experiment_id: str, count: int) -> list[TraceRef]:
         bodies = [request.body for request in requests]
         _send_all(server, experiment_id, bodies)
         refs += [trace for request in requests for trace in request.traces]
-    _assess(server, [ref.trace_id for ref in refs[::ASSESSED_SHARE]])
+    _assess(server, [ref.trace_id for ref in refs])
     return refs
 
 

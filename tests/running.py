@@ -65,8 +65,8 @@ def free_port() -> int:
     return port
 
 
-def start_vedette(data: Path, **settings: Any) -> RunningVedette:
-    """Start ``vedette up`` on ``data`` and wait until it is healthy."""
+def launch_vedette(data: Path, **settings: Any) -> RunningVedette:
+    """Start ``vedette up`` on ``data``."""
     settings = {"port": free_port(), "trace_completion_buffer": 1.0, **settings}
     command = [sys.executable, "-m", "vedette", "up", "--data", str(data)]
     for name, value in settings.items():
@@ -77,7 +77,12 @@ def start_vedette(data: Path, **settings: Any) -> RunningVedette:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, cwd=data, start_new_session=True
         )
-    running = RunningVedette(process, f"http://127.0.0.1:{settings['port']}", data, log)
+    return RunningVedette(process, f"http://127.0.0.1:{settings['port']}", data, log)
+
+
+def start_vedette(data: Path, **settings: Any) -> RunningVedette:
+    """Start ``vedette up`` on ``data`` and wait until it is healthy."""
+    running = launch_vedette(data, **settings)
     try:
         running.wait_until(lambda: running.health()["status"] == "ok", seconds=120)
     except BaseException:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow.environment_variables
 import opentelemetry.sdk.environment_variables
@@ -22,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = ROOT / "examples" / "README.md"
 NOT_RUN = {"mermaid", "text"}  # pictures
+T0 = 1_764_000_000 * 10**9
 
 
 def name_of(path: Path) -> str:
@@ -81,6 +86,7 @@ def run_python(page: Path, vedette: RunningVedette, directory: Path) -> str:
 def test_the_python_of_a_page_runs(page: Path, vedette: RunningVedette, tmp_path: Path) -> None:
     if page.name == "read-tables.md":  # needs a trace and a score in the lake
         run_python(ROOT / "README.md", vedette, tmp_path)
+        send_what_readers_must_mind(vedette)
         vedette.wait_until(lambda: vedette.health()["journal"]["backlog_bytes"] == 0)
     output = run_python(page, vedette, tmp_path)
     if page.name == "README.md":
@@ -89,6 +95,40 @@ def test_the_python_of_a_page_runs(page: Path, vedette: RunningVedette, tmp_path
     if page.name == "read-tables.md":
         assert "answer" in output
         assert "cites_source" in output
+        assert re.search(r"sent_again +│ +60 │ +500.0 │", output)
+        assert re.search(r"half_failed +│ +1 │ +1.0 │ +1 │", output)
+
+
+def send_what_readers_must_mind(vedette: RunningVedette) -> None:
+    """Spans that are sent again with another end, and a scorer of whose two calls one failed."""
+    trace_id = uuid.uuid4().hex
+    for nanoseconds in (900_000_000, 500_000_000):
+        spans = [
+            {
+                "traceId": trace_id,
+                "spanId": f"{number + 1:016x}",
+                "name": "sent_again",
+                "kind": 1,
+                "startTimeUnixNano": str(T0),
+                "endTimeUnixNano": str(T0 + nanoseconds),
+            }
+            for number in range(60)  # more than of any other name: the page shows the top ten
+        ]
+        post(vedette, "/v1/traces", {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]})
+    for feedback in ({"value": True}, {"error": {"error_code": "TIMEOUT"}}):
+        assessment = {
+            "assessment_name": "half_failed",
+            "feedback": feedback,
+            "source": {"source_type": "CODE", "source_id": "half_failed"},
+        }
+        path = f"/api/3.0/mlflow/traces/tr-{trace_id}/assessments"
+        post(vedette, path, {"assessment": assessment})
+
+
+def post(vedette: RunningVedette, path: str, body: dict[str, Any]) -> None:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(vedette.url + path, json.dumps(body).encode(), headers)
+    urllib.request.urlopen(request, timeout=30).close()
 
 
 @pytest.mark.parametrize("page", pages_with("bash"), ids=name_of)

@@ -197,6 +197,36 @@ def test_tokens_of_spans_that_come_after_start_trace_count_unless_it_told_them(
     assert rows.fetchall() == [(30,), (5,)]
 
 
+NAMED = [
+    start_record(1, tags={"mlflow.traceName": "told"}),
+    Record("set_tag", NOW, {"trace_id": f"tr-{1:032x}", "key": "mlflow.traceName", "value": "set"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("records", "name"),
+    [
+        ([spans_record(1, "root")], "root"),
+        ([spans_record(1, "child")], None),
+        ([spans_record(1, "child"), spans_record(1, "root")], "root"),
+        ([start_record(1), spans_record(1, "root")], "root"),
+        ([spans_record(1, "root"), start_record(1)], "root"),
+        ([NAMED[0], spans_record(1, "root")], "told"),
+        ([spans_record(1, "root"), NAMED[0]], "told"),
+        ([spans_record(1, "root"), NAMED[1]], "set"),
+        ([spans_record(1, "child"), NAMED[1], spans_record(1, "root")], "set"),
+        ([spans_record(1, "root"), NAMED[1], spans_record(1, "root")], "set"),
+    ],
+)
+def test_a_trace_has_the_name_of_its_root_unless_it_was_named(
+    tmp_path: Path, records: list[Record], name: str | None
+) -> None:
+    index = TraceIndex(tmp_path / "index.db")
+    for number, record in enumerate(records, 1):
+        index.apply("journal", [(decoded(record), Position(1, number))])
+    assert index.connection().execute("SELECT trace_name FROM traces").fetchone() == (name,)
+
+
 def test_a_record_that_fits_no_column_stops_nobody(tmp_path: Path, caplog: Any) -> None:
     index = TraceIndex(tmp_path / "index.db")
     records = [
@@ -240,6 +270,32 @@ def test_several_processes_may_fold_at_once(tmp_path: Path) -> None:
     (spans,) = index.connection().execute("SELECT count(*) FROM spans").fetchone()
     assert spans == 2 * 199
     writer.close()
+
+
+def test_catching_up_reads_each_stretch_of_the_journal_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = JournalWriter(tmp_path / "journal", segment_seconds=60)
+    for record in HISTORY:
+        writer.append(record).result(10)
+    index, reader = TraceIndex(tmp_path / "index.db"), JournalReader(tmp_path / "journal")
+    starts: list[Position] = []
+    read = reader.read
+
+    def counted(start: Position, limit_bytes: int) -> list[tuple[Record, Position]]:
+        starts.append(start)
+        return read(start, limit_bytes)
+
+    monkeypatch.setattr(reader, "read", counted)
+    index.catch_up([reader])
+    assert starts == [Position(0, 0)]
+    assert index.position(reader.journal_id) == writer.end
+    index.catch_up([reader])  # there is nothing new
+    assert starts == [Position(0, 0)]
+    writer.close()  # leaves an empty segment: the end is past the last record
+    (tmp_path / "journal" / f"{9:020d}.open").touch()
+    index.catch_up([reader])
+    assert starts == [Position(0, 0), index.position(reader.journal_id)]
 
 
 def test_confirming_the_lake_is_remembered(tmp_path: Path) -> None:

@@ -118,8 +118,10 @@ def test_a_full_journal_refuses_and_accepts_again_without_a_restart(tmp_path: Pa
     writer = JournalWriter(tmp_path, max_bytes=5000, segment_seconds=0.02)
     for number in range(8):
         writer.append(tag(number, 500)).result(5)
+    assert writer.refusing is None
     with pytest.raises(JournalFull):
         writer.append(tag(8, 1000))
+    assert "--journal-max-bytes" in (writer.refusing or "")
     reader = JournalReader(tmp_path)
     while not (sealed := reader.sealed_segments()):
         time.sleep(0.01)
@@ -135,6 +137,23 @@ def test_a_full_journal_refuses_and_accepts_again_without_a_restart(tmp_path: Pa
             for number in reader.sealed_segments():
                 reader.remove(number)
             time.sleep(0.02)
+    assert writer.refusing is None
+    writer.close()
+
+
+def test_a_full_journal_accepts_as_soon_as_there_is_room_though_nobody_writes(
+    tmp_path: Path,
+) -> None:
+    writer = JournalWriter(tmp_path, max_bytes=1000, segment_seconds=0.02)
+    writer.append(tag(1, 500)).result(5)
+    with pytest.raises(JournalFull):
+        writer.append(tag(2, 500))
+    assert writer.refusing is not None
+    reader = JournalReader(tmp_path)
+    while not (sealed := reader.sealed_segments()):
+        time.sleep(0.01)
+    reader.remove(sealed[0])
+    assert writer.refusing is None
     writer.close()
 
 
@@ -152,8 +171,11 @@ def test_a_disk_that_refuses_a_write_loses_nothing_and_recovers(tmp_path, monkey
     monkeypatch.setattr(os, "write", write)
     with pytest.raises(JournalUnavailable, match="No space left"):
         writer.append(tag(2)).result(5)
+    assert "No space left on device" in (writer.refusing or "")
+    assert str(tmp_path) in (writer.refusing or "")
     state["broken"] = False
     writer.append(tag(3)).result(5)
+    assert writer.refusing is None
     assert keys(JournalReader(tmp_path)) == ["1", "3"]
     writer.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -104,6 +105,43 @@ def test_a_failing_job_waits_longer_each_time_and_says_so_once(
     working = True
     drive(maintenance, now)
     assert (maintenance.error, job.due) == (None, now + 60)
+
+
+def test_a_lake_that_cannot_be_written_is_told_once_and_once_that_it_can_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lake = open_lake(tmp_path)
+    lake.spans.append_segment(JOURNAL, 1, numbered_segment(1, traces=2))
+    (tmp_path / "lake").rename(tmp_path / "away")
+    (tmp_path / "lake").write_text("a file where the lake was")
+    maintenance = Maintenance([lake.spans, lake.annotations], tmp_path / "scratch")
+    now = NOW
+    for _ in range(3):
+        now = drive(maintenance, now) + 1000
+    assert maintenance.error is not None
+    assert len(caplog.records) == 1, caplog.text
+    (tmp_path / "lake").unlink()
+    (tmp_path / "away").rename(tmp_path / "lake")
+    for _ in range(2):
+        now = drive(maintenance, now) + 1000
+    assert maintenance.error is None
+    assert [record.message for record in caplog.records[1:]] == [
+        "maintenance of the lake works again"
+    ]
+    maintenance.close()
+
+
+def test_a_lake_that_cannot_be_made_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    lake = open_lake(tmp_path)
+    (tmp_path / "lake").write_text("in the way")
+    maintenance = Maintenance([lake.spans, lake.annotations], tmp_path / "scratch")
+    for round_ in range(3):
+        drive(maintenance, NOW + 1000 * round_)
+    assert len(caplog.records) == 1, caplog.text
+    maintenance.close()
 
 
 def test_one_failing_job_does_not_hold_up_the_others(tmp_path: Path) -> None:

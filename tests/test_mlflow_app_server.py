@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -156,6 +157,57 @@ def test_bodies_over_the_limit_are_refused(server: Server) -> None:
     assert server.start_trace(trace_id(), "x" * 50_000).status == 200
 
 
+OTLP = "/v1/traces"
+
+
+def send_slowly(
+    server: Server, path: str, headers: str, pieces: list[bytes], *, patience: float = 10.0
+) -> bytes:
+    """Send a request piece by piece, and only then read the answer (its first bytes)."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=patience) as client:
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        client.sendall(f"{head}{headers}\r\n\r\n".encode())
+        for piece in pieces:
+            client.sendall(piece)
+            time.sleep(0.01)
+        return client.recv(65536)
+
+
+@pytest.mark.parametrize("path", [START_TRACE, OTLP])
+def test_who_sends_too_much_slowly_still_reads_why_it_was_refused(
+    server: Server, path: str
+) -> None:
+    pieces = [b"x" * 10_000] * 30
+    answer = send_slowly(server, path, "Content-Length: 300000", pieces)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" not in answer.lower()
+    chunks = [b"2710\r\n" + piece + b"\r\n" for piece in pieces] + [b"0\r\n\r\n"]
+    answer = send_slowly(server, path, "Transfer-Encoding: chunked", chunks)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("path", [START_TRACE, OTLP])
+def test_who_asks_before_sending_too_much_is_refused_at_once(server: Server, path: str) -> None:
+    headers = "Content-Length: 300000\r\nExpect: 100-continue"
+    answer = send_slowly(server, path, headers, [], patience=3.0)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("path", [START_TRACE, OTLP])
+def test_who_never_stops_sending_is_cut_off(server: Server, path: str) -> None:
+    endless = [b"2710\r\n" + b"x" * 10_000 + b"\r\n"] * 2000
+    with pytest.raises(OSError):  # noqa: PT011 -- broken pipe or reset, as it happens
+        send_slowly(server, path, "Transfer-Encoding: chunked", endless)
+    assert server.start_trace(trace_id()).status == 200
+
+
+def test_who_stops_sending_too_much_is_answered(server: Server) -> None:
+    pieces = [b"x" * 10_000] * 11
+    answer = send_slowly(server, START_TRACE, "Content-Length: 300000", pieces, patience=20.0)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer.lower()
+
+
 def test_artifacts_may_be_larger(server: Server) -> None:
     path = "/api/2.0/mlflow-artifacts/artifacts/big.bin"
     assert server.ask("PUT", path, b"x" * 300_000).status == 200
@@ -257,6 +309,20 @@ def test_a_full_journal_is_503_with_retry_after_and_takes_nothing(tmp_path: Path
         assert server.ask("GET", f"{START_TRACE}/{name}").status == 404
         patch = {"key": "a", "value": "b" * 2000}
         assert server.ask("PATCH", f"{START_TRACE}/{taken[0]}/tags", patch).status == 503
+        health = json.loads(server.ask("GET", "/health").body)
+        assert health["status"] != "ok"
+        assert "full" in health["journal"]["refusing"]
+        (warning,) = (text for text in health["warnings"] if "refuses writes" in text)
+        assert "--journal-max-bytes" in warning
+        metrics = server.ask("GET", "/metrics").body
+        assert b'vedette_journal_refusing{part="server"} 1.0' in metrics
+        journal = JournalReader(tmp_path / "journal" / "server")
+        deadline = time.monotonic() + 10
+        while json.loads(server.ask("GET", "/health").body)["journal"]["refusing"] is not None:
+            assert time.monotonic() < deadline
+            for number in journal.sealed_segments():  # as the engine does once they are in the lake
+                journal.remove(number)
+        assert b'vedette_journal_refusing{part="server"} 0.0' in server.ask("GET", "/metrics").body
 
 
 def test_a_second_server_on_the_same_data_is_refused(server: Server) -> None:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 
 from test_fold import spans_record
+from vedette import pipeline
 from vedette.intake.journal import JournalReader, JournalWriter
+from vedette.intake.records import Record
 from vedette.intake.segments import segment_files
+from vedette.intake.spans import DecodedSpan
 from vedette.lake.read import SpanReader
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
 from vedette.pipeline import Tail
 from vedette.traces.contents import SpanContents
+from vedette.traces.fold import Decoded
 from vedette.traces.index import TraceIndex
 
 
@@ -160,3 +166,62 @@ def test_the_newest_version_of_a_span_counts_wherever_it_is(plant: Plant) -> Non
     plant.commit()
     assert sum("77" in text for text in plant.contents.of([row])[row]) == 1
     assert len(plant.contents.of([row])[row]) == 2
+
+
+def test_records_of_a_segment_that_the_lake_has_taken_are_not_kept(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant.write(1, 2)
+    plant.seal()
+    folded, committed = threading.Event(), threading.Event()
+    apply = plant.index.apply
+
+    def apply_and_wait(*args: Any) -> None:
+        apply(*args)
+        if threading.current_thread().name == "fold":  # between folding and keeping
+            folded.set()
+            assert committed.wait(10)
+
+    monkeypatch.setattr(plant.index, "apply", apply_and_wait)
+    fold = threading.Thread(target=plant.tail.advance, name="fold")
+    fold.start()
+    assert folded.wait(10)
+    plant.commit()
+    committed.set()
+    fold.join()
+    assert plant.tail._segments == {}
+    assert plant.tail._cached == 0
+    plant.write(3)  # what comes later is kept, then taken
+    plant.fold()
+    assert plant.tail._cached > 0
+    plant.commit()
+    assert (plant.tail._segments, plant.tail._cached) == ({}, 0)
+    assert len(plant.lake_rows()) == 6
+
+
+class _Spans(list[DecodedSpan]):
+    """A list that can be watched for being freed."""
+
+
+def test_a_lake_that_is_far_behind_costs_the_memory_of_one_segment(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 5):
+        plant.write(number)
+        plant.seal()
+    alive: list[weakref.ref[_Spans]] = []
+    most = 0
+    decode = pipeline.decoded
+
+    def counted(record: Record) -> Decoded:
+        nonlocal most
+        _, spans = decode(record)
+        held = _Spans(spans)
+        alive.append(weakref.ref(held))
+        most = max(most, sum(one() is not None for one in alive))
+        return record, held
+
+    monkeypatch.setattr(pipeline, "decoded", counted)
+    plant.commit()  # nothing was folded: each segment is decoded for the lake
+    assert len(alive) == 4
+    assert most == 1

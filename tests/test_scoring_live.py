@@ -12,6 +12,7 @@ from scoring_support import Plane, make_control_database, spans_record
 from vedette.intake.journal import JournalFull
 from vedette.intake.records import Record
 from vedette.scoring.sample import draw
+from vedette.traces import patterns
 
 numbers = itertools.count(1_000)
 experiments = itertools.count(1)
@@ -136,6 +137,22 @@ def test_a_filter_that_makes_no_sense_stops_its_scorer_only(plane: Plane, experi
     plane.start(experiment, "bad")  # without a filter: it goes on where it stopped
     plane.settle()
     assert plane.scored(experiment, "bad") == arrived
+
+
+def test_a_filter_that_would_take_for_ever_stops_its_scorer_only(
+    plane: Plane, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patterns, "_SECONDS", 0.1)
+    # Trace ids are mostly zeros here
+    for name, filter_string in (("slow", "request_id RLIKE '-(0|0)*$'"), ("good", None)):
+        plane.register(experiment, name, "return True")
+        plane.start(experiment, name, filter_string=filter_string)
+    arrived = arrive(plane, experiment, 3)
+    plane.settle()
+
+    assert plane.scored(experiment, "good") == arrived
+    problem = plane.scoring.state()["scorers"][f"{experiment}/slow"]["problem"]
+    assert "RLIKE" in problem
 
 
 def test_traces_of_evaluation_runs_are_not_scored(plane: Plane, experiment: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -17,6 +20,7 @@ import pytest
 from scoring_support import code, unit
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.inputs import read_payload
+from vedette.scoring.orders import ENGINE_GONE
 from vedette.scoring.outcomes import Outcome
 from vedette.scoring.pool import WorkerPool, WorkersUnavailable
 
@@ -222,9 +226,68 @@ def test_closing_leaves_no_process_behind(tmp_path: Path) -> None:
     assert (len(gone), alive) == (len(processes), [])
 
 
-def _forking_processes() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process(os.getpid()).children()
-        if child.is_running() and "vedette.scoring.worker" in child.cmdline()
-    ]
+# An engine whose workers never rest, until it is killed
+ENGINE = """
+import sys
+from pathlib import Path
+from scoring_support import code, unit
+from vedette.scoring.pool import WorkerPool
+pool = WorkerPool(Path(sys.argv[1]), timeout=60.0)
+scorer = code("return inputs", name="healthy")
+while True:
+    for batch in [pool.submit(scorer, [unit(n) for n in range(8)]) for _ in range(4)]:
+        batch.result(120)
+    print("scored", flush=True)
+"""
+
+
+@pytest.mark.parametrize("batches", [0, 5])
+def test_what_a_killed_engine_leaves_ends_without_a_traceback(tmp_path: Path, batches: int) -> None:
+    errors = tmp_path / "stderr"
+    with errors.open("wb") as stderr:
+        engine = subprocess.Popen(
+            [sys.executable, "-c", ENGINE, tmp_path / "workers"],
+            cwd=Path(__file__).parent,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
+    assert engine.stdout is not None
+    while not _forking_processes(engine.pid):
+        assert engine.poll() is None
+        time.sleep(0.05)
+    for _ in range(batches):
+        assert engine.stdout.readline() == b"scored\n"
+    family = psutil.Process(engine.pid).children(recursive=True)
+    engine.kill()
+    engine.wait()
+    engine.stdout.close()
+
+    _, orphans = psutil.wait_procs(family, timeout=60)
+    assert orphans == []
+    assert errors.read_bytes() == b""
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_the_forking_process_says_by_its_exit_code_that_the_engine_is_gone(ready: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        forks = subprocess.Popen(
+            [sys.executable, "-m", "vedette.scoring.worker", str(theirs.fileno()), str(2**30)],
+            pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE,
+        )
+    with ours:
+        if ready:  # its message left unread, the end is a reset
+            ours.settimeout(120)
+            ours.recv(1, socket.MSG_PEEK)
+    _, errors = forks.communicate(timeout=120)
+    assert (forks.returncode, errors) == (ENGINE_GONE, b"")
+
+
+def _forking_processes(parent: int | None = None) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(parent).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.is_running() and "vedette.scoring.worker" in child.cmdline():
+                found.append(child)
+    return found

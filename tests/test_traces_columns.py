@@ -122,15 +122,48 @@ def test_changes_are_trimmed_and_a_mirror_that_missed_them_is_filled_anew(
         with index.transaction() as connection:
             connection.execute("UPDATE traces SET execution_time_ms = 0 WHERE id = ?", (row,))
             note_changed(connection, [row])
-    with index.transaction() as connection:
-        trim_changes(connection, keep=3)
+    trim_changes(index, keep=3)
     assert index.connection().execute("SELECT count(*) FROM changes").fetchone() == (3,)
     assert columns.sync(index.connection()) == TRACES
     assert mirrored(columns, index) == held(index)
-    with index.transaction() as connection:  # nothing to trim: nothing missed
-        trim_changes(connection, keep=3)
+    trim_changes(index, keep=3)  # nothing to trim: nothing missed
+    with index.transaction() as connection:
         note_changed(connection, [1])
     assert columns.sync(index.connection()) == 1
+
+
+def test_changes_are_trimmed_in_bites_and_exactly(index: TraceIndex) -> None:
+    for first in range(1, TRACES, 10):
+        with index.transaction() as connection:
+            note_changed(connection, range(first, first + 10))
+    statements: list[str] = []
+    index.connection().set_trace_callback(statements.append)
+    trim_changes(index, keep=35, bite=100)
+    index.connection().set_trace_callback(None)
+    # A batch is kept or goes as a whole
+    assert index.connection().execute("SELECT count(*) FROM changes").fetchone() == (30,)
+    bites = [text for text in statements if text.startswith("DELETE")]
+    assert len(bites) > (TRACES - 30) // 100
+
+
+def test_writers_hardly_wait_for_a_trim(index: TraceIndex) -> None:
+    with index.transaction() as connection:
+        connection.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
+            " INSERT INTO changes SELECT i, t.value FROM n, json_each('[1,2,3,4,5,6,7,8,9]') t"
+        )
+    trim = threading.Thread(target=trim_changes, args=(index, 1000))
+    trim.start()
+    waits = []
+    while trim.is_alive():
+        started = time.monotonic()
+        with index.transaction() as connection:
+            connection.execute("UPDATE traces SET status = 'OK' WHERE id = 1")
+        waits.append(time.monotonic() - started)
+        time.sleep(0.001)
+    assert index.connection().execute("SELECT count(*) FROM changes").fetchone()[0] <= 1000
+    assert len(waits) > 3
+    assert max(waits) < 2.0
 
 
 def test_closing_does_not_wait_for_a_copy_under_way(tmp_path: Path) -> None:
@@ -161,11 +194,11 @@ def test_it_is_kept_near_in_the_background(
     monkeypatch.setattr(following, "_PAUSE_SECONDS", 0.01)
     thread = following.Following(columns, index.connection)
     try:
-        deadline = time.monotonic() + 10
-        while columns.sync(index.connection()) or time.monotonic() > deadline:
-            time.sleep(0.05)
+        columns.sync(index.connection())
         add_traces(index.connection(), TRACES + 1, TRACES + 5)
-        time.sleep(0.3)
+        deadline = time.monotonic() + 10
+        while columns._behind(index.connection()) and time.monotonic() < deadline:
+            time.sleep(0.02)
         assert columns.sync(index.connection()) == 0
     finally:
         thread.stop()

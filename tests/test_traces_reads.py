@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import operator
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
-from traces_support import add_traces, filled_index
+from traces_support import T0, add_traces, filled_index
 from vedette.lake.storage import LakeUnavailable
 from vedette.traces import reads as reads_module
 from vedette.traces import search as search_module
@@ -115,7 +118,7 @@ def test_a_lake_that_cannot_be_read_is_not_the_callers_fault(
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"filter_string": "timestamp > 99999999999999999999"},
+        {"filter_string": f"timestamp > {'9' * 5000}"},
         {"filter_string": "tags.env = '\ud800'"},
         {"filter_string": f"tags.env LIKE '{'%' * 60_000}'"},
         {"filter_string": "request_id IN (" + "'x', " * 31_000 + "'x')"},
@@ -131,6 +134,65 @@ def test_what_cannot_be_searched_for_is_refused(
     with pytest.raises(MlflowException) as caught:
         reads.search_traces(["1"], **arguments)
     assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+_COMPARATORS: dict[str, Callable[[float, float], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(["timestamp_ms", "execution_time_ms", "end_time_ms"]),
+    st.sampled_from(list(_COMPARATORS)),
+    st.integers(-(10**30), 10**30)
+    | st.integers(T0, T0 + 10**10)
+    | st.sampled_from([2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**23, 10**400, -(10**400)])
+    | st.decimals(-(10**30), 10**30, places=2).map(float),
+)
+def test_numbers_of_any_size_are_compared_as_what_they_are(
+    reads: TraceReads, field: str, comparator: str, value: float
+) -> None:
+    shown = f"{value:.2f}" if isinstance(value, float) else str(value)
+    found, _ = reads.search_traces(["1"], f"{field} {comparator} {shown}")
+    every, _ = reads.search_traces(["1"])
+    assert len(every) == 3
+    expected = {
+        info.trace_id
+        for info in every
+        if _COMPARATORS[comparator](
+            {
+                "timestamp_ms": info.request_time,
+                "execution_time_ms": info.execution_duration or 0,
+                "end_time_ms": info.request_time + (info.execution_duration or 0),
+            }[field],
+            value,
+        )
+    }
+    assert {info.trace_id for info in found} == expected
+
+
+@pytest.mark.parametrize("size", [20, 400])
+def test_a_number_beyond_all_that_is_stored_bounds_spans_and_assessments_too(
+    index: TraceIndex, reads: TraceReads, size: int
+) -> None:
+    with index.transaction() as connection:
+        connection.execute("UPDATE assessments SET is_numeric_value = 1")
+    for clause, count in (
+        (f"timestamp < {10**size} AND span.name = 'llm'", 3),
+        (f"timestamp > {10**size} AND span.name = 'llm'", 0),
+        (f"timestamp > -{10**size} AND span.name = 'llm'", 3),
+        (f"feedback.correct < {10**size}", 3),
+        (f"feedback.correct >= {10**size}", 0),
+        (f"metadata.`mlflow.trace.tokenUsage` = '{{\"total_tokens\": {10**size}}}'", 0),
+    ):
+        assert len(reads.search_traces(["1"], clause)[0]) == count, clause
+    assert reads.search_traces([str(10**size)])[0] == []
 
 
 def test_a_read_model_that_cannot_be_read_is_said_to_be(shelf: Shelf, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,24 @@ from vedette.lake.maintenance import Maintenance
 from vedette.lake.read import SpanReader
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
+from vedette.memory import return_free_memory
 from vedette.pipeline import Tail
 from vedette.processes import write_state
+from vedette.rebuild import Rebuild, Stopped
 from vedette.scoring.active import ControlUnavailable
+from vedette.scoring.completion import Completion
 from vedette.scoring.runner import Scoring
 from vedette.settings import Settings
+from vedette.traces.columns import trim_changes
 from vedette.traces.contents import SpanContents
-from vedette.traces.index import TraceIndex
+from vedette.traces.index import IndexUnavailable, TraceIndex, why_unusable
 
 logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 0.03
 _LONGEST_IDLE_SECONDS = 0.2
 _LONGEST_BACKOFF_SECONDS = 30.0
+_TRIM_SECONDS = 60.0
 _STOP_SECONDS = 6.0  # for what is under way; the supervisor kills after 8
 # What a disk, a lake or a database that is away looks like
 _FORESEEN = (LakeUnavailable, ControlUnavailable, JournalFull, JournalUnavailable, OSError)
@@ -51,21 +57,30 @@ class Engine:
         self._settings = settings
         self._stopping = threading.Event()
         self._errors: dict[str, str] = {}
-        self._index = TraceIndex(settings.index_path)
+        self._trim_at = 0.0
+        self._index = TraceIndex(settings.index_path, settings.lake_state)
         self._journal = JournalWriter(
             settings.engine_journal,
             segment_seconds=settings.segment_seconds,
             segment_bytes=int(settings.segment_bytes),
             max_bytes=int(settings.journal_max_bytes),
         )
-        self._lake = Lake(settings.lake_uri, settings.data / "lake.state")
-        journals = [
+        self._lake = Lake(settings.lake_uri, settings.lake_state)
+        self._journals = journals = [
             JournalReader(directory)
             for directory in (settings.server_journal, settings.engine_journal)
         ]
-        self._tails = [Tail(journal, self._index, self._lake) for journal in journals]
+        self._rebuild = Rebuild(
+            settings.index_path,
+            self._lake,
+            journals,
+            settings.scratch,
+            completion=partial(Completion.of, settings),
+            stopping=self._stopping.is_set,
+        )
+        self._tails: list[Tail] = []  # none until there is a read model
         contents = SpanContents(self._index, journals, SpanReader(self._lake.spans))
-        self._maintenance = Maintenance(self._lake.tables, settings.data / "scratch")
+        self._maintenance = Maintenance(self._lake.tables, settings.scratch)
         self._scoring = Scoring(settings, self._index, contents, self._journal)
 
     def run(self) -> None:
@@ -76,6 +91,7 @@ class Engine:
             "read model": self._fold,
             "lake": self._commit,
             "scoring": self._score,
+            "trimming": self._trim,
         }
         threads = [
             threading.Thread(target=self._repeat, args=(name, duty), name=name, daemon=True)
@@ -84,9 +100,12 @@ class Engine:
         for thread in threads:
             thread.start()
         while not self._stopping.wait(1.0):
-            self._maintenance.tick(time.time())
+            if self._tails:
+                self._maintenance.tick(time.time())
             try:
                 self._publish()
+            except IndexUnavailable as error:
+                self._give_up(error)
             except OSError as error:  # a full disk: /health then says that the engine is stale
                 self._report("state", error)
             else:
@@ -104,6 +123,11 @@ class Engine:
         while not self._stopping.is_set():
             try:
                 busy = duty()
+            except IndexUnavailable as error:
+                self._give_up(error)
+                return
+            except Stopped:
+                return
             except Exception as error:
                 self._report(name, error)
                 self._stopping.wait(backoff)
@@ -125,18 +149,39 @@ class Engine:
             )
         self._errors[name] = str(error) or type(error).__name__
 
+    def _give_up(self, error: IndexUnavailable) -> None:
+        """End: nothing that is kept in memory of a read model holds for the next one."""
+        logger.error("%s; the engine stops and does so when it is started again", error)
+        self._stopping.set()
+
     def _fold(self) -> bool:
+        if not self._tails:
+            self._find_read_model()
         busy = [tail.advance() for tail in self._tails]
         return any(busy)
+
+    def _find_read_model(self) -> None:
+        """Take up the read model, made anew if need be; what needs it waits for `_tails`."""
+        why = why_unusable(self._settings.index_path, self._settings.lake_state)
+        if why is not None:
+            self._rebuild.run(why)
+        self._tails = [Tail(journal, self._index, self._lake) for journal in self._journals]
 
     def _commit(self) -> bool:
         busy = [tail.commit_sealed(self._stopping.is_set) for tail in self._tails]
         return any(busy)
 
     def _score(self) -> bool:
-        return self._scoring.tick()
+        return bool(self._tails) and self._scoring.tick()
+
+    def _trim(self) -> bool:
+        if self._tails and time.monotonic() >= self._trim_at:
+            trim_changes(self._index)
+            self._trim_at = time.monotonic() + _TRIM_SECONDS
+        return False
 
     def _publish(self) -> None:
+        rebuild = self._rebuild.progress
         states = [tail.state() for tail in self._tails]
         commits = [state["last_commit"] for state in states if state["last_commit"]]
         lags = [state["lag_seconds"] for state in states if state["lag_seconds"] is not None]
@@ -147,7 +192,11 @@ class Engine:
                 "error": self._errors.get("lake"),
                 "maintenance_error": self._maintenance.error,
             },
-            "index": {"error": self._errors.get("read model")},
+            "index": {
+                "error": self._errors.get("read model"),
+                **({"rebuilding": rebuild.state()} if rebuild else {}),
+            },
+            "journal": {"refusing": self._journal.refusing},
             "workers": {**self._scoring.state(), "error": self._errors.get("scoring")},
         }
         write_state(Path(self._settings.run_dir) / "engine.json", state)
@@ -159,6 +208,7 @@ def run(settings: Settings) -> None:
     Raises:
         JournalLocked: another engine runs on the data directory.
     """
+    return_free_memory()
     engine = Engine(settings)
     # Decoded spans are many, live for a second and hold no cycles: looking for those among them
     # took a quarter of the time of decoding.

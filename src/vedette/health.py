@@ -27,8 +27,10 @@ from starlette.routing import Route
 
 from vedette import __version__
 from vedette.intake.http import METRICS as INTAKE_METRICS
+from vedette.intake.journal import JournalWriter
 from vedette.intake.segments import segment_files
 from vedette.processes import is_alive, read_state
+from vedette.readiness import rebuild_state, told
 from vedette.settings import Settings
 
 _STALE_SECONDS = 10.0  # the engine publishes every second
@@ -37,6 +39,7 @@ _SLOW_SECONDS = 60.0  # a backlog or lag above this is worth a warning
 _LAG_SECONDS = 300.0  # a scorer's, above which it is told
 _NEARLY_FULL = 0.8
 _LITTLE_DISK_BYTES = 1024**3
+_REFUSING = {"server": "refusing", "engine": "engine_refusing"}  # whose journal, key
 
 
 class Health:
@@ -44,10 +47,12 @@ class Health:
 
     Args:
         settings: whose data directory, limits and ports to report on.
+        journal: the server's.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, journal: JournalWriter) -> None:
         self._settings = settings
+        self._writer = journal
         self._started = time.time()
 
     def report(self) -> dict[str, Any]:
@@ -56,13 +61,15 @@ class Health:
         engine = read_state(self._settings.run_dir / "engine.json") or {}
         age = now - engine["at"] if engine else None
         parts = self._parts(engine, age, now)
-        journal = self._journal(now)
+        journal = self._journal(engine, now)
         lake = engine.get("lake", {})
-        index = {**engine.get("index", {}), **self._index()}
+        index = {"error": engine.get("index", {}).get("error"), **self._index()}
         disk = {"free_bytes": shutil.disk_usage(self._settings.data).free}
         warnings = list(self._warnings(parts, journal, lake, index, disk))
         if parts["engine"]["state"] == "starting":
             status = "starting"
+        elif "rebuilding" in index and not index["error"] and parts["engine"]["state"] == "running":
+            status = "rebuilding"
         else:
             status = "degraded" if warnings else "ok"
         return {
@@ -108,7 +115,7 @@ class Health:
             "workers": engine.get("workers", {}) if state == "running" else {},
         }
 
-    def _journal(self, now: float) -> dict[str, Any]:
+    def _journal(self, engine: dict[str, Any], now: float) -> dict[str, Any]:
         found = {
             name: _backlog(directory, now)
             for name, directory in (
@@ -122,12 +129,16 @@ class Health:
             "max_bytes": int(self._settings.journal_max_bytes),
             "server_bytes": found["server"][0],
             "engine_bytes": found["engine"][0],
+            "refusing": self._writer.refusing,
+            "engine_refusing": engine.get("journal", {}).get("refusing"),
         }
 
     def _index(self) -> dict[str, Any]:
-        """Size of the read model and of what it has not folded yet."""
+        """Size of the read model and of what it has not folded yet, or how far its rebuild is."""
         path = self._settings.index_path
         try:
+            if (state := rebuild_state(self._settings)) is not None:
+                return {"rebuilding": state}
             with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1.0)) as index:
                 rows = index.execute("SELECT journal, segment, offset FROM positions")
                 positions = {journal: (segment, offset) for journal, segment, offset in rows}
@@ -152,13 +163,20 @@ class Health:
                 "not moved to the lake nor scored; look at its log lines, or start it with "
                 "`vedette engine`"
             )
-        for name in ("server", "engine"):
+        for name, key in _REFUSING.items():
             size = journal[f"{name}_bytes"]
-            if size >= _NEARLY_FULL * journal["max_bytes"]:
+            if journal[key]:
+                yield f"the {name}'s journal refuses writes: {journal[key]}"
+            elif size >= _NEARLY_FULL * journal["max_bytes"]:
                 yield (
                     f"the {name}'s journal holds {size:,} of {journal['max_bytes']:,} bytes; "
                     "when it is full, writes are answered 503"
                 )
+        if "rebuilding" in index:
+            yield (
+                f"{told(index['rebuilding'])}; traces are accepted, whatever reads is answered 503 "
+                "until it is done"
+            )
         if journal["backlog_seconds"] > _SLOW_SECONDS:
             yield f"records wait for the lake since {journal['backlog_seconds']:.0f} s"
         for what, error in (
@@ -233,6 +251,14 @@ class _HealthCollector(Collector):
         yield restarts
         warnings = len(report["warnings"])
         yield GaugeMetricFamily("vedette_warnings", "Warnings on /health.", warnings)
+        refusing = GaugeMetricFamily(
+            "vedette_journal_refusing",
+            "1 while the part's journal refuses writes.",
+            labels=["part"],
+        )
+        for name, key in _REFUSING.items():
+            refusing.add_metric([name], float(report["journal"][key] is not None))
+        yield refusing
         yield from _scorers(report["parts"]["workers"].get("scorers", {}))
         for metric, (section, key), text in _GAUGES:
             value = report[section].get(key)
@@ -267,9 +293,9 @@ def _scorers(scorers: dict[str, dict[str, Any]]) -> Iterable[Metric]:
     return gauges.values()
 
 
-def routes(settings: Settings) -> list[Route]:
+def routes(settings: Settings, journal: JournalWriter) -> list[Route]:
     """``/health`` and ``/metrics``, to be put ahead of MLflow's own routes."""
-    health = Health(settings)
+    health = Health(settings, journal)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(_HealthCollector(health))

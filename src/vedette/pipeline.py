@@ -18,7 +18,8 @@ from vedette.traces.index import TraceIndex
 Work = list[tuple[Decoded, Position]]
 
 _READ_BYTES = 4 * 1024 * 1024
-_CACHE_BYTES = 64 * 1024 * 1024  # of journal whose decoded form may wait for the lake
+# Of journal whose decoded form, three times as large, may wait for the lake
+_CACHE_BYTES = 24 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -38,7 +39,8 @@ class Tail:
         self.journal = journal
         self._index = index
         self._lake = lake
-        self._cursor = Position(index.lake_segment(journal.journal_id) + 1, 0)
+        self._taken = index.lake_segment(journal.journal_id)  # segments up to here need no keeping
+        self._cursor = Position(self._taken + 1, 0)
         self._lock = threading.Lock()
         self._segments: dict[int, _Segment] = {}
         self._cached = 0
@@ -60,6 +62,8 @@ class Tail:
 
     def _keep(self, item: tuple[Decoded, Position]) -> None:
         _, (number, end) = item
+        if number <= self._taken:  # the lake's thread was faster
+            return
         segment = self._segments.setdefault(number, _Segment())
         if self._cached > _CACHE_BYTES:  # the lake is behind: it will read the journal again
             self._cached -= segment.size
@@ -74,6 +78,7 @@ class Tail:
         with self._lock:
             segment = self._segments.pop(number, _Segment())
             self._cached -= segment.size
+            self._taken = max(self._taken, number)
         if segment.whole and segment.size == self.journal.size(number):
             return segment.work
         return [(decoded(record), at) for record, at in self.journal.read_segment(number)]
@@ -87,17 +92,22 @@ class Tail:
             if stopping():
                 break
             if number > done:
-                work = self._take(number)
-                self._append(number, work)
-                self._index.apply(journal_id, work)
-                self._index.confirm_lake(journal_id, number)
-                now = time.time()
-                self.last_commit = now
-                if work:
-                    (first, _), _ = work[0]
-                    self.lag_seconds = round(now - first.at / 1000, 3)
+                self._commit(number)
             self.journal.remove(number)
         return bool(sealed)
+
+    def _commit(self, number: int) -> None:
+        """A method of its own, so that one segment's records are gone before the next's come."""
+        work = self._take(number)
+        self._append(number, work)
+        if work and self._index.position(self.journal.journal_id) < work[-1][1]:
+            self._index.apply(self.journal.journal_id, work)
+        self._index.confirm_lake(self.journal.journal_id, number)
+        now = time.time()
+        self.last_commit = now
+        if work:
+            (first, _), _ = work[0]
+            self.lag_seconds = round(now - first.at / 1000, 3)
 
     def _append(self, number: int, work: Work) -> None:
         rows = SegmentRows(self.journal.journal_id, number)

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         description="A journal segment is sealed, to become one Delta commit, at this age.",
     )
     segment_bytes: ByteSize = Field(
-        ByteSize(32 * _MIB), gt=0, description="... or at this size, whichever comes first."
+        ByteSize(8 * _MIB), gt=0, description="... or at this size, whichever comes first."
     )
     trace_completion_buffer: float = Field(
         10.0,
@@ -124,6 +124,16 @@ class Settings(BaseSettings):
     def index_path(self) -> Path:
         """The read model, a SQLite database."""
         return self.data / "index.db"
+
+    @property
+    def lake_state(self) -> Path:
+        """The engine's notes on the lake's tables."""
+        return self.data / "lake.state"
+
+    @property
+    def scratch(self) -> Path:
+        """Room for work on files; what is left there is removed."""
+        return self.data / "scratch"
 
     @property
     def metrics_path(self) -> Path:

@@ -154,7 +154,7 @@ class Supervisor:
                 self._require_start()
                 health = read_health(self._settings.url, timeout=1.0)
                 late = time.monotonic() > patient_until
-                if health is not None and (health["status"] == "ok" or late):
+                if health is not None and (health["status"] in ("ok", "rebuilding") or late):
                     self._ready = True
                     on_ready(health)
                 elif late:

@@ -14,6 +14,7 @@ from mlflow.store.tracking.utils.trace_analytics import (
     TOKEN_COLUMN_BY_KEY,
     analytics_columns_from_metadata,
 )
+from mlflow.tracing.constant import TraceTagKey
 from sqlalchemy import Connection, TextClause, bindparam, text
 
 from vedette.traces.infos import INCOMPLETE_TAG
@@ -47,6 +48,10 @@ def _order_by_end(method: str, theirs: Any, ours: Any) -> bool:
     return "has no attribute 'end_time_ms'" in theirs.message and ours.error != "INTERNAL_ERROR"
 
 
+def _number_beyond_64_bits(method: str, theirs: Any, ours: Any) -> bool:
+    return "too large to convert" in theirs.message and ours.error is None
+
+
 def _update_of_issue(method: str, theirs: Any, ours: Any) -> bool:
     return theirs.error is not None and ours.message.startswith("An issue reference can't be")
 
@@ -67,6 +72,11 @@ DIFFERENCES = {
     "issue references can't be updated": Difference(
         "MLflow neither updates them; it takes them for feedback and says so, or fails.",
         _update_of_issue,
+    ),
+    "numbers may be of any size": Difference(
+        "MLflow answers a number beyond 64 bits with an error of SQLite's; here it is compared as "
+        "what it is: larger, or smaller, than all that is stored.",
+        _number_beyond_64_bits,
     ),
     "traces can be sorted by their end": Difference(
         "MLflow's parser takes `order_by` end_time and its store then fails; here it works.",
@@ -120,6 +130,7 @@ class IntendedMlflow:
             started = connection.execute(_among(STARTED_TIMES), {"ids": ids}).all()
             totals = self._open_totals(connection, ids)
         self._store.log_spans(experiment_id, spans)
+        self._name_by_roots(spans)
         with self._store.engine.begin() as connection:
             for statement in RUNNING:
                 connection.execute(_among(statement), {"ids": ids})
@@ -141,6 +152,19 @@ class IntendedMlflow:
         """MLflow's SQL store can link traces to a run but not undo it: NotImplementedError."""
         with self._store.engine.begin() as connection:
             connection.execute(_among(UNLINK), {"ids": list(trace_ids), "run": run_id})
+
+    def _name_by_roots(self, spans: list[Span]) -> None:
+        """A trace that nobody has named has the name of its root.
+
+        MLflow leaves every trace that comes by OTLP alone without a name: all look alike in lists.
+        """
+        roots: dict[str, str] = {}
+        for span in spans:
+            if span.parent_id is None:
+                roots.setdefault(span.trace_id, span.name)
+        for info in self._store.batch_get_trace_infos(list(roots)):
+            if TraceTagKey.TRACE_NAME not in info.tags and (name := roots[info.trace_id]):
+                self._store.set_trace_tag(info.trace_id, TraceTagKey.TRACE_NAME, name)
 
     def _exists(self, trace_id: str) -> bool:
         return bool(self._store.batch_get_trace_infos([trace_id]))

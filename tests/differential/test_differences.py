@@ -139,6 +139,18 @@ def test_a_started_trace_says_where_its_spans_are(both: Both) -> None:
     assert ours.tags["mlflow.trace.spansLocation"] == "TRACKING_STORE"
 
 
+def test_a_trace_that_nobody_has_named_has_the_name_of_its_root(both: Both) -> None:
+    both.span(1)
+    both.span(0)
+    mlflow, ours = both.infos()
+    assert "mlflow.traceName" not in mlflow.tags
+    assert ours.tags["mlflow.traceName"] == "step"
+    for text in ("trace.name = 'step'", "attributes.name = 'step'", "name LIKE 'st%'"):
+        assert both.found(text) == (False, True)
+    (found, _) = both.pair.ours.search_traces([both.experiment], order_by=["name DESC"])
+    assert [info.trace_id for info in found] == [both.trace_id]
+
+
 def test_start_trace_says_how_long_a_trace_took(both: Both) -> None:
     both.start()
     both.span(0, end_ms=10)

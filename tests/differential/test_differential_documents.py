@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 from histories import T0, assessments
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow.entities import Assessment, TraceInfo, TraceLocation, TraceState
 from mlflow.entities.trace_metrics import AggregationType, MetricAggregation, MetricViewType
@@ -155,6 +155,16 @@ def test_metrics_are_what_protobuf_makes_of_them(
             },
             "Percentile value is required",
         ),
+        (
+            "metrics",
+            {
+                "experiment_ids": ["0"],
+                "view_type": "TRACES",
+                "metric_name": "latency",
+                "aggregations": [],
+            },
+            "aggregations is empty",
+        ),
     ],
 )
 def test_what_is_wrong_is_told(populated: Populated, path: str, body: Any, told: str) -> None:
@@ -168,6 +178,78 @@ def test_another_content_type_is_refused(populated: Populated) -> None:
     _, _, client = populated
     status, _ = client.post("/api/3.0/mlflow/traces/search", {}, "text/plain")
     assert status == 400
+
+
+# Values that a request for metrics or a list may hold, and values that it may not
+_odd = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**65), 2**65)
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(["NaN", "9" * 30, "-1", "COUNT", "\ud800", "x" * 300]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["aggregation_type", "type", "x"]), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+
+
+def _or_odd(*sensible: Any) -> st.SearchStrategy[Any]:
+    return st.integers(0, 7).flatmap(
+        lambda chance: st.sampled_from(sensible) if chance else _odd  # mostly sensible
+    )
+
+
+_aggregation = st.fixed_dictionaries(
+    {"aggregation_type": _or_odd(*(kind.value for kind in AggregationType))},
+    optional={"percentile_value": _or_odd(0, 50, 99.9, 100, "50", -1, 101, 1e300)},
+)
+_times = _or_odd(0, T0, str(T0 + 10**8), -(2**63), 2**63 - 1)
+_numbers = _or_odd(0, 1, 60, 3600, -1, -60, 2**31 - 1, 2**62, -(2**63), 2**63 - 1)
+_metrics_requests = st.fixed_dictionaries(
+    {
+        "experiment_ids": _or_odd([], ["0"], ["1", "2"], ["9" * 30], ["x"]),
+        "view_type": _or_odd("TRACES", "SPANS", "ASSESSMENTS", 1, 2, 3),
+        "metric_name": _or_odd("trace_count", "latency", "span_count", "assessment_value"),
+        "aggregations": st.lists(_aggregation, max_size=2) | _odd,
+    },
+    optional={
+        "dimensions": _or_odd([], ["trace_name"], ["span_name"], ["assessment_name"] * 2),
+        "filters": _or_odd([], ["trace.status = 'OK'"], ["span.name = 'llm'"], ["", "("]),
+        "time_interval_seconds": _numbers,
+        "start_time_ms": _times,
+        "end_time_ms": _times,
+        "max_results": _numbers,
+        "page_token": _or_odd("x"),
+    },
+)
+_list_requests = st.fixed_dictionaries(
+    {"locations": st.just(locations(["0", "1"])) | st.just(locations(["9" * 30])) | _odd},
+    optional={
+        "filter": _or_odd("", f"timestamp > {10**23}", "name RLIKE '('", "(" * 3000, "x"),
+        "max_results": _numbers,
+        "order_by": _or_odd([], ["timestamp DESC"], ["x"], [""]),
+        "page_token": _or_odd("", "eyJvZmZzZXQiOiAtNX0=", "W10=", "x"),
+    },
+)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.tuples(st.just("metrics"), _metrics_requests)
+    | st.tuples(st.just("search"), _list_requests)
+    | st.tuples(st.sampled_from(["metrics", "search"]), _odd)
+)
+def test_whatever_is_asked_is_answered_or_refused(
+    populated: Populated, asked: tuple[str, Any]
+) -> None:
+    _, _, client = populated
+    path, body = asked
+    status, answer = client.post(f"/api/3.0/mlflow/traces/{path}", body)
+    assert status in (200, 400), answer
+    assert status == 200 or len(answer["message"]) > 10
 
 
 @given(assessments())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,37 +14,18 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ProtoResour
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 
-from vedette.intake.conventions import (
-    COST,
-    INPUTS,
-    MODEL,
-    OUTPUTS,
-    PROVIDER,
-    SPAN_TYPE,
-    USAGE,
-    translate,
-)
-from vedette.intake.previews import preview
+from vedette.intake.conventions import translate
+from vedette.intake.extract import extract, resource_tags
 from vedette.intake.spans import DecodedSpan, Resource
-from vedette.intake.values import any_value, loaded, text_of
+from vedette.intake.values import any_value, text_of
 
 TRACE_ID = "mlflow.traceRequestId"  # derived from the span's trace id on read, never taken from it
-_TRACE_TAG = "mlflow.traceTag."
-_TRACE_NAME = "mlflow.traceName"
 _SERVICE_NAME = "service.name"
 
 # Coding agents whose name MLflow copies from the resource to the root span, for its pages
 _KNOWN_SERVICES = frozenset(
     {"claude-code", "codex_cli_rs", "codex_vscode", "gemini-cli", "qwen-code"}
 )
-
-# MLflow's limits, in characters
-_SESSION_LENGTH = 250
-_MODEL_LENGTH = 500
-_TAG_KEY_LENGTH = 250
-_TAG_VALUE_LENGTH = 8000
-_TRACE_NAME_LENGTH = 4096
-_TAG_KEY = re.compile(r"^[/\w.\- :]*$")
 
 _KINDS = {number: name for name, number in ProtoSpan.SpanKind.items()}
 _STATUSES = {1: "OK", 2: "ERROR"}
@@ -109,7 +88,6 @@ def _span(span: ProtoSpan, resource: Resource, known_service: str | None) -> Dec
     if is_root and known_service is not None:
         attributes[_SERVICE_NAME] = known_service
     status = span.status
-    get = attributes.get
     decoded = DecodedSpan(
         trace_id="tr-" + span.trace_id.hex(),
         span_id=span.span_id.hex(),
@@ -129,26 +107,10 @@ def _span(span: ProtoSpan, resource: Resource, known_service: str | None) -> Dec
         links=[_link(link) for link in span.links] if span.links else [],
         dropped_links_count=_int32(span.dropped_links_count),
         resource=resource,
-        span_type=_optional_text(get(SPAN_TYPE)),
-        session_id=_session(attributes),
-        user_id=text_of(attributes["user.id"]) if "user.id" in attributes else None,
     )
+    extract(decoded, attributes)
     for event in events:
         event["attributes"] = encode_attributes(event["attributes"])
-    if MODEL in attributes:
-        decoded.model_name = text_of(attributes[MODEL])[:_MODEL_LENGTH]
-    if PROVIDER in attributes:
-        decoded.model_provider = text_of(attributes[PROVIDER])[:_MODEL_LENGTH]
-    if USAGE in attributes:
-        decoded.usage = _numbers(attributes[USAGE])
-    if COST in attributes:
-        decoded.cost = _numbers(attributes[COST])
-    if is_root:
-        if INPUTS in attributes:
-            decoded.request_preview = preview(attributes[INPUTS], "user")
-        if OUTPUTS in attributes:
-            decoded.response_preview = preview(attributes[OUTPUTS], "assistant")
-        decoded.trace_tags = _trace_tags(attributes)
     return decoded
 
 
@@ -178,60 +140,15 @@ def _link(link: ProtoSpan.Link) -> dict[str, Any]:
     }
 
 
-def _session(attributes: dict[str, Any]) -> str | None:
-    for key in ("session.id", "gen_ai.conversation.id"):
-        if key in attributes:
-            return text_of(attributes[key])[:_SESSION_LENGTH]
-    return None
-
-
-def _optional_text(value: Any) -> str | None:
-    return None if value is None else text_of(value)
-
-
-def _numbers(value: Any) -> dict[str, Any] | None:
-    """Token counts or costs; what isn't a number can't be added up and is left out."""
-    value = loaded(value)
-    if not isinstance(value, dict):
-        return None
-    return {
-        key: number
-        for key, number in value.items()
-        if isinstance(number, int | float) and math.isfinite(number) and abs(number) < 2**63
-    }
-
-
-def _trace_tags(attributes: dict[str, Any]) -> dict[str, str]:
-    """Tags of the trace that MLflow's SDK sends along as attributes of the root span."""
-    tags = {}
-    for key, value in attributes.items():
-        if key.startswith(_TRACE_TAG):
-            name = key[len(_TRACE_TAG) :]
-            if is_tag_key(name):
-                limit = _TRACE_NAME_LENGTH if name == _TRACE_NAME else _TAG_VALUE_LENGTH
-                tags[name] = text_of(value)[:limit]
-    return tags
-
-
-def is_tag_key(key: str) -> bool:
-    """Whether MLflow accepts a tag of this name."""
-    return len(key) <= _TAG_KEY_LENGTH and _TAG_KEY.match(key) is not None
-
-
 def _resource(resource: ProtoResource, schema_url: str) -> Resource:
     attributes = _values(resource.attributes)
     service = attributes.get(_SERVICE_NAME)
-    tags = {}
-    for key, value in attributes.items():
-        if key and not key.startswith(("telemetry.sdk.", "mlflow.")) and is_tag_key(key):
-            text = value if isinstance(value, str) else json.dumps(value)
-            tags[key] = text[:_TAG_VALUE_LENGTH]
     return Resource(
         attributes=encode_attributes(attributes),
         dropped_attributes_count=_int32(resource.dropped_attributes_count),
         schema_url=schema_url,
         service_name=None if service is None else text_of(service),
-        tags=tags,
+        tags=resource_tags(attributes),
     )
 
 

@@ -63,7 +63,7 @@ class JournalWriter:
         directory: Path,
         *,
         segment_seconds: float = 1.0,
-        segment_bytes: int = 32 * 1024 * 1024,
+        segment_bytes: int = 8 * 1024 * 1024,
         max_bytes: int = 4 * 1024 * 1024 * 1024,
     ) -> None:
         self.directory = directory
@@ -84,7 +84,8 @@ class JournalWriter:
         self._pending_bytes = 0
         self._closing = False
         self._failing = False
-        self._full = False
+        self._disk_error: str | None = None  # of the last write
+        self._too_many = 0  # bytes of the last record, if there was no room for it
         self._number, self._file = self._recover()
         self._offset = 0
         self._opened_at = time.monotonic()
@@ -102,6 +103,25 @@ class JournalWriter:
         """Bytes in the directory, waiting to be moved to the lake."""
         return self._stored
 
+    @property
+    def refusing(self) -> str | None:
+        """Why writes are refused at present, and what to do; None if they are accepted."""
+        with self._condition:
+            if self._disk_error is not None:
+                return (
+                    f"the disk refused the last one: {self._disk_error}. Make room, or put right "
+                    f"what is wrong, where {self.directory} is; no restart is needed"
+                )
+            if self._too_many:
+                self._stored = self._measure()
+                if not self._has_room(self._too_many):
+                    return (
+                        f"it is full, with {self._stored:,} of {self._max_bytes:,} bytes that are "
+                        "not in the lake yet. See to it that the engine runs and the lake can be "
+                        "written; a larger --journal-max-bytes gives time"
+                    )
+        return None
+
     def append(self, record: Record) -> Future[Position]:
         """Queue a record; the future resolves to the position after it once it is on disk.
 
@@ -114,16 +134,16 @@ class JournalWriter:
         with self._condition:
             if self._closing:
                 raise JournalUnavailable("the server is stopping")
-            if self._stored + self._pending_bytes + len(data) > self._max_bytes:
+            if not self._has_room(len(data)):
                 self._stored = self._measure()
-                if self._stored + self._pending_bytes + len(data) > self._max_bytes:
-                    self._report_full()
+                if not self._has_room(len(data)):
+                    self._report_full(len(data))
                     raise JournalFull(
                         f"the journal holds {self._stored:,} of {self._max_bytes:,} bytes: the "
                         "lake is behind or unreachable; retry later"
                     )
-            if self._full:
-                self._full = False
+            if self._too_many:
+                self._too_many = 0
                 logger.warning("the journal accepts writes again")
             if self._pending_bytes + len(data) > _PENDING_LIMIT:
                 raise JournalFull("the disk can't keep up with the writes; retry later")
@@ -140,9 +160,12 @@ class JournalWriter:
         self._thread.join()
         self._lock_file.close()
 
-    def _report_full(self) -> None:
-        if not self._full:
-            self._full = True
+    def _has_room(self, size: int) -> bool:
+        return self._stored + self._pending_bytes + size <= self._max_bytes
+
+    def _report_full(self, size: int) -> None:
+        told, self._too_many = self._too_many, size
+        if not told:
             logger.error(
                 "the journal %s is full (%s bytes): refusing writes until the lake catches up",
                 self.directory,
@@ -225,6 +248,7 @@ class JournalWriter:
         except OSError as error:
             self._undo(start)
             self._report_failure(error)
+            self._disk_error = error.strerror
             failure = JournalUnavailable(f"the journal's disk refused a write: {error.strerror}")
             for _, future in batch:
                 future.set_exception(failure)
@@ -235,6 +259,7 @@ class JournalWriter:
         if self._failing:
             self._failing = False
             logger.warning("the journal %s can be written again", self.directory)
+        self._disk_error = None
         with self._condition:
             self._offset = start + len(data)
             self._stored += len(data)

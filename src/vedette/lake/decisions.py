@@ -31,7 +31,7 @@ from vedette.intake.records import Record
 from vedette.lake.schemas import DECISIONS_SCHEMA, PARTITION, lake_trace_id
 
 _MICROSECONDS_PER_DAY = 86_400_000_000
-_TIMES = {
+TIMES = {
     "completed_ms": "completed_at",
     "decided_ms": "decided_at",
     "first_attempt_ms": "first_attempt_at",
@@ -78,7 +78,7 @@ class DecisionRows:
 
 def _decision(key: str, decision: dict[str, Any]) -> dict[str, Any]:
     row = dict(decision)
-    for name, column in _TIMES.items():
+    for name, column in TIMES.items():
         milliseconds = row.pop(name)
         row[column] = None if milliseconds is None else milliseconds * 1000
     row["decision_id"] = _digest(key, "unit", decision["unit_id"], decision["revision"])

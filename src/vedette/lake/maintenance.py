@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vedette.lake.compaction import Compactor
 from vedette.lake.rewrite import SCRATCH_PREFIX, Stopped
-from vedette.lake.storage import lake_errors
+from vedette.lake.storage import LakeUnavailable, lake_errors
 from vedette.lake.table import LakeTable, checkpoint
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Job:
     run: Callable[[float], bool]  # of the time now; returns whether there is more to do at once
     due: float = 0.0
     failures: int = 0
+    cause: str | None = None  # of its failures; what several jobs fail of is told once
     last_success: float | None = None
     last_error: str | None = None
 
@@ -72,7 +73,7 @@ class Maintenance:
         job = min(self.jobs, key=lambda job: job.due)
         if job.due <= now:
             self._thread = threading.Thread(
-                target=_run, args=(job, now), name="lake-maintenance", daemon=True
+                target=self._run, args=(job, now), name="lake-maintenance", daemon=True
             )
             self._thread.start()
 
@@ -82,25 +83,32 @@ class Maintenance:
         if self._thread is not None:
             self._thread.join(_CLOSE_SECONDS)
 
+    def _run(self, job: Job, now: float) -> None:
+        try:
+            more = job.run(now)
+        except Stopped:
+            return
+        except Exception as error:
+            # A defect, too, must not end maintenance: the other jobs go on.
+            wait = min(_FIRST_RETRY_SECONDS * 2.0**job.failures, _LONGEST_RETRY_SECONDS)
+            job.failures += 1
+            job.due = now + wait
+            job.last_error = str(error) or type(error).__name__
+            foreseen = isinstance(error, LakeUnavailable)
+            self._fails_of(job, "maintenance of the lake" if foreseen else job.name)
+            return
+        self._fails_of(job, None)
+        job.failures, job.last_error, job.last_success = 0, None, now
+        job.due = now if more else now + job.interval
 
-def _run(job: Job, now: float) -> None:
-    try:
-        more = job.run(now)
-    except Stopped:
-        return
-    except Exception as error:
-        # A defect, too, must not end maintenance: the other jobs go on.
-        wait = min(_FIRST_RETRY_SECONDS * 2.0**job.failures, _LONGEST_RETRY_SECONDS)
-        job.failures += 1
-        job.due = now + wait
-        if str(error) != job.last_error:
-            logger.warning("%s: %s; trying again in %.0f s and so on", job.name, error, wait)
-        job.last_error = str(error)
-        return
-    if job.failures:
-        logger.info("%s works again", job.name)
-    job.failures, job.last_error, job.last_success = 0, None, now
-    job.due = now if more else now + job.interval
+    def _fails_of(self, job: Job, cause: str | None) -> None:
+        """Note what a job fails of, None if it works, and say what is news in that."""
+        before, job.cause = job.cause, cause
+        known = {other.cause for other in self.jobs if other is not job}
+        if cause not in (None, before, *known):
+            logger.warning("%s: %s; will try again", job.name, job.last_error)
+        if before not in (None, cause, *known):
+            logger.warning("%s works again", before)
 
 
 def _jobs(table: LakeTable, scratch: Path, stop: threading.Event) -> list[Job]:

@@ -206,7 +206,7 @@ DECISIONS = TableSpec(
     schema=DECISIONS_SCHEMA,
     sort_key="decision_id",
     stats=("decision_id", "received_at", "completed_at"),
-    identity=("decision_id",),
+    identity=("decision_id", "attempts"),  # each attempt has its cost
 )
 
 

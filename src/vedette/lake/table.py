@@ -205,8 +205,7 @@ class LakeTable:
             return DeltaTable(self.storage.uri, storage_options=self.storage.options)
 
     def _create(self) -> DeltaTable:
-        logger.info("creating the table %s", self.storage.uri)
-        return DeltaTable.create(
+        table = DeltaTable.create(
             self.storage.uri,
             schema=self.spec.schema,
             mode="ignore",
@@ -217,6 +216,8 @@ class LakeTable:
             },
             storage_options=self.storage.options,
         )
+        logger.info("the table %s is new", self.storage.uri)  # said once, however often it's tried
+        return table
 
     def _known_id(self) -> str | None:
         if not self._identity.exists():

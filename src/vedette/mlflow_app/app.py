@@ -15,7 +15,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import BaseRoute
 
 from vedette.mlflow_app.bad_input import answer_bad_input
-from vedette.mlflow_app.middleware import BodyLimit, RetryAfter, RoutesAhead
+from vedette.mlflow_app.middleware import BodyLimit, RestOfBody, RetryAfter, RoutesAhead
 
 
 def build_app(routes: Sequence[BaseRoute], *, max_body_bytes: int) -> FastAPI:
@@ -41,6 +41,7 @@ def build_app(routes: Sequence[BaseRoute], *, max_body_bytes: int) -> FastAPI:
     inner = [layer for layer in app.user_middleware if _is_function(layer)]
     security = [layer for layer in app.user_middleware if not _is_function(layer)]
     app.user_middleware = [
+        Middleware(RestOfBody, max_bytes=4 * max_body_bytes),
         Middleware(RetryAfter),
         *security,
         Middleware(BodyLimit, max_bytes=max_body_bytes),

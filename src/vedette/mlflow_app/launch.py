@@ -39,7 +39,7 @@ def serve(settings: Settings) -> None:
                 *plane.otlp_routes(),
                 *read_routes(plane),
                 *scoring_routes(plane),
-                *health.routes(settings),
+                *health.routes(settings, plane.journal),
             ],
             max_body_bytes=settings.max_body_bytes,
         )

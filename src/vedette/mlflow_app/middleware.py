@@ -1,8 +1,10 @@
-"""ASGI layers of ours around MLflow's app: routes ahead of its own, a body limit, Retry-After."""
+"""ASGI layers of ours around MLflow's app: routes ahead of its own, bodies, Retry-After."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -11,6 +13,7 @@ from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _RETRY_AFTER = b"1"  # seconds; the journal drains, or refuses, within about that
+_DISCARD_SECONDS = 10.0
 # MLflow's artifact proxy streams files to disk; how large they may be is not ours to say. OTLP's
 # routes count for themselves, to answer in OTLP's way.
 _UNLIMITED = (
@@ -56,6 +59,53 @@ class RetryAfter:
             await self._app(scope, receive, send_with_header)
         else:
             await self._app(scope, receive, send)
+
+
+class RestOfBody:
+    """Receives what is left of a request's body before the answer to it begins.
+
+    Most clients read the answer when they have sent everything. Closing the connection before that
+    breaks it under their hands: they report a broken pipe, and never see why they were refused.
+
+    Args:
+        app: may answer without having received the whole body.
+        max_bytes: of what is left; beyond it, or after 10 seconds, the connection is closed.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope.get("headers", ()))
+        if not {b"content-length", b"transfer-encoding"} & headers.keys():
+            await self._app(scope, receive, send)
+            return
+        # A client that expects to be told to continue sends nothing until it is
+        sending, whole = b"expect" not in headers, False
+
+        async def receive_noted() -> Message:
+            nonlocal sending, whole
+            message = await receive()
+            sending, whole = True, not message.get("more_body", False)
+            return message
+
+        async def discard() -> None:
+            left = self._max_bytes
+            while not whole and left > 0:
+                left -= len((await receive_noted()).get("body", b""))
+
+        async def send_after(message: Message) -> None:
+            if message["type"] == "http.response.start" and not whole:
+                if sending:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(discard(), _DISCARD_SECONDS)
+                if not whole:
+                    headers = [*message.get("headers", ()), (b"connection", b"close")]
+                    message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive_noted, send_after)
 
 
 class _BodyTooLarge(Exception):
@@ -106,7 +156,6 @@ class BodyLimit:
                 "at once, or raise --max-body-bytes",
             },
             status_code=413,
-            headers={"Connection": "close"},
         )
         await answer(scope, receive, send)
 

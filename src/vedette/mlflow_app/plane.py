@@ -25,11 +25,12 @@ from vedette.lake.read import SpanReader
 from vedette.lake.table import Lake
 from vedette.mlflow_app.environment import ARTIFACTS_PROXY, store_uri
 from vedette.mlflow_app.experiments import Experiments
+from vedette.readiness import rebuild_state, told
 from vedette.settings import Settings
 from vedette.traces.columns import Columns
 from vedette.traces.contents import SpanContents
 from vedette.traces.following import Following
-from vedette.traces.index import TraceIndex
+from vedette.traces.index import IndexUnavailable, TraceIndex
 from vedette.traces.reads import TraceReads
 from vedette.traces.totals import gateway_cost, issue_trace_counts
 from vedette.traces.writes import TraceWrites
@@ -44,21 +45,21 @@ class TracePlane:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._journal = JournalWriter(
+        self.journal = JournalWriter(
             settings.server_journal,
             segment_seconds=settings.segment_seconds,
             segment_bytes=settings.segment_bytes,
             max_bytes=settings.journal_max_bytes,
         )
-        self.index = TraceIndex(settings.index_path)
+        self.index = TraceIndex(settings.index_path, settings.lake_state)
         self._journals = [
             JournalReader(settings.server_journal),
             JournalReader(settings.engine_journal),
         ]
         self.control = SqlAlchemyStore(settings.control_uri, ARTIFACTS_PROXY)
         self.experiments = Experiments(self.control.get_experiment)
-        self.writes = TraceWrites(self._journal, self.up_to_date)
-        lake = Lake(settings.lake_uri, settings.data / "lake.state")
+        self.writes = TraceWrites(self.journal, self.up_to_date)
+        lake = Lake(settings.lake_uri, settings.lake_state)
         self._columns = Columns(settings.metrics_path)
         self._following = Following(self._columns, self.index.connection)
         self.contents = SpanContents(self.index, self._journals, SpanReader(lake.spans))
@@ -68,11 +69,16 @@ class TracePlane:
         """This thread's connection to the read model, with everything journaled so far in it.
 
         Raises:
-            MlflowException: TEMPORARILY_UNAVAILABLE, the read model can't be written now.
+            MlflowException: TEMPORARILY_UNAVAILABLE, the read model can't be written now, or it is
+                being rebuilt.
         """
         try:
             self.index.catch_up(self._journals)
             return self.index.connection()
+        except IndexUnavailable as error:
+            state = rebuild_state(self.settings)
+            message = f"{told(state)}; try again later" if state else str(error)
+            raise MlflowException(message, TEMPORARILY_UNAVAILABLE) from error
         except sqlite3.OperationalError as error:  # locked for very long, or the disk is full
             raise MlflowException(
                 f"the read model {self.settings.index_path} can't be written: {error}",
@@ -111,7 +117,7 @@ class TracePlane:
 
     def otlp_routes(self) -> Sequence[BaseRoute]:
         """The routes that take OTLP."""
-        return otlp_routes(self._journal, self._resolve, self.settings.max_body_bytes)
+        return otlp_routes(self.journal, self._resolve, self.settings.max_body_bytes)
 
     async def _resolve(self, experiment_id: str) -> str:
         try:
@@ -123,7 +129,7 @@ class TracePlane:
 
     def close(self) -> None:
         """Flush and release the journal, close the mirror."""
-        self._journal.close()
+        self.journal.close()
         self._following.stop()
         self._columns.close()
 

@@ -11,6 +11,7 @@ from mlflow.tracing.constant import TraceMetadataKey
 
 from vedette.intake.journal import JournalReader
 from vedette.intake.records import Position
+from vedette.settings import Settings
 from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
@@ -98,6 +99,16 @@ class Completion:
         self._trace_ms = int(trace_buffer * 1000)
         self._session_ms = int(session_buffer * 1000)
         self._age_ms = int(max_trace_age * 1000)
+
+    @classmethod
+    def of(cls, settings: Settings, index: TraceIndex) -> Completion:
+        """With the buffers that are set."""
+        return cls(
+            index,
+            trace_buffer=settings.trace_completion_buffer,
+            session_buffer=settings.session_completion_buffer,
+            max_trace_age=settings.max_trace_age,
+        )
 
     def advance(self, *, folded_until_ms: int, now_ms: int, annotations: bool) -> bool:
         """Give places to what has become complete.

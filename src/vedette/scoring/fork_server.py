@@ -183,7 +183,7 @@ class _Process:
         """End it and its workers. Harmless if it has ended."""
         if self.was_ready:
             with suppress(OSError):
-                self._orders.shutdown(socket.SHUT_WR)  # it kills its workers and exits
+                self._orders.sendall(ORDER.pack(b"E", 0))  # it kills its workers and exits
         else:
             self._popen.kill()  # it is importing, and has no workers
         try:

@@ -75,6 +75,8 @@ class Planner:
                 pause.begin(now)
         troubled = [one for one in (*progress.batches, *progress.retried) if one.trouble]
         if not troubled:
+            if pause.until is not None and now >= pause.until:
+                pause.until = None
             return
         progress.hold(troubled[0].trouble or "")
         if pause is not progress.pause:  # the probe went through
@@ -130,7 +132,9 @@ class Planner:
                 )
             except MlflowException as error:
                 progress.hold(f"its filter can't be used: {error.message}")
+                progress.pause.begin(time.monotonic())
                 continue
+            progress.pause.failures = 0
             chosen.append((progress, choices, end))
         wanted = {
             choice.unit.position: choice.unit

@@ -79,12 +79,7 @@ class Scoring:
         self._scorers = ActiveScorers(
             self._control, max_age=min(1.0, settings.trace_completion_buffer)
         )
-        self._completion = Completion(
-            index,
-            trace_buffer=settings.trace_completion_buffer,
-            session_buffer=settings.session_completion_buffer,
-            max_trace_age=settings.max_trace_age,
-        )
+        self._completion = Completion.of(settings, index)
         self._folded = FoldedUntil(
             index,
             [JournalReader(settings.server_journal), JournalReader(settings.engine_journal)],

@@ -16,6 +16,7 @@ from vedette.traces.conditions import prepare
 from vedette.traces.filters import TraceFilter, compile_filter
 from vedette.traces.index import TraceIndex
 from vedette.traces.matching import Contents, matching_spans
+from vedette.traces.patterns import limited_time
 
 _SQL = statements("vedette.scoring", "completed")
 
@@ -62,7 +63,7 @@ class Selection:
             in_flight: units that are being scored, which the read model doesn't know of yet.
 
         Raises:
-            MlflowException: the filter, or one of a stratum, is not valid.
+            MlflowException: the filter, or one of a stratum, is not valid or takes too long.
             LakeUnavailable: a filter compares span content, which can't be read now.
         """
         choices: list[Choice] = []
@@ -180,14 +181,15 @@ class Selection:
         connection: sqlite3.Connection = self._index.connection()
         where = compiled.where()
         prepare(connection)
-        found = connection.execute(
-            "SELECT t.id FROM traces t"
-            f" WHERE t.id IN (SELECT value FROM json_each(?)) AND ({where.text})",
-            (json.dumps([unit.row for unit in units]), *where.params),
-        )
-        rows = {row for (row,) in found}
-        if compiled.spans is not None:
-            rows = set(matching_spans(connection, self._contents, compiled.spans, sorted(rows)))
+        with limited_time():
+            found = connection.execute(
+                "SELECT t.id FROM traces t"
+                f" WHERE t.id IN (SELECT value FROM json_each(?)) AND ({where.text})",
+                (json.dumps([unit.row for unit in units]), *where.params),
+            )
+            rows = {row for (row,) in found}
+            if compiled.spans is not None:
+                rows = set(matching_spans(connection, self._contents, compiled.spans, sorted(rows)))
         return {unit.position for unit in units if unit.row in rows}
 
 

@@ -40,7 +40,7 @@ from vedette.intake.records import AssessmentRow
 from vedette.scoring.call import ScorerCall
 from vedette.scoring.confinement import confine, die_with_parent, limit_processor_time
 from vedette.scoring.frames import FrameError, receive_frame, send_frame
-from vedette.scoring.orders import EVENT, ORDER
+from vedette.scoring.orders import ENGINE_GONE, EVENT, ORDER
 from vedette.traces.assessments import assessment_row
 
 _BATCH_LIMIT = 2**31  # the engine is trusted; this only catches a broken stream
@@ -64,16 +64,22 @@ def main() -> None:
     waiting.register(orders, selectors.EVENT_READ)
     waiting.register(wake_read, selectors.EVENT_READ)
     children: set[int] = set()
-    orders.sendall(EVENT.pack(b"R", os.getpid(), 0))
-    while True:
-        for key, _ in waiting.select():
-            if key.fileobj is wake_read:
-                wake_read.recv(4096)
-                _report_ended(orders, children)
-            elif not _obey(orders, children, memory_bytes, [orders, wake_read, wake_write]):
-                for pid in children:
-                    _kill(pid)
-                os._exit(0)
+    status = 0
+    try:
+        orders.sendall(EVENT.pack(b"R", os.getpid(), 0))
+        ended = False
+        while not ended:
+            for key, _ in waiting.select():
+                if key.fileobj is wake_read:
+                    wake_read.recv(4096)
+                    _report_ended(orders, children)
+                elif not _obey(orders, children, memory_bytes, [orders, wake_read, wake_write]):
+                    ended = True
+    except ConnectionError:  # killed, perhaps; that is no news to whoever reads our stderr
+        status = ENGINE_GONE
+    for pid in children:
+        _kill(pid)
+    os._exit(status)
 
 
 def _warm_up() -> None:
@@ -94,13 +100,20 @@ def _warm_up() -> None:
 def _obey(
     orders: socket.socket, children: set[int], memory_bytes: int, own: list[socket.socket]
 ) -> bool:
-    """Carry out one order; False if the engine has gone."""
+    """Carry out one order; False if it is to end.
+
+    Raises:
+        ConnectionError: the engine has gone.
+    """
     message, descriptors, _, _ = socket.recv_fds(orders, ORDER.size, 1)
-    while message and len(message) < ORDER.size:
-        message += orders.recv(ORDER.size - len(message))
-    if not message:
-        return False
+    while len(message) < ORDER.size:
+        more = orders.recv(ORDER.size - len(message)) if message else b""
+        if not more:
+            raise ConnectionResetError("the engine has gone")
+        message += more
     verb, pid = ORDER.unpack(message)
+    if verb == b"E":
+        return False
     if verb == b"K":
         if pid in children:
             _kill(pid)
@@ -150,6 +163,8 @@ def _become_worker(
         confine(memory_bytes)
         serve(connection)
         status = 0
+    except ConnectionError:
+        status = ENGINE_GONE
     finally:
         os._exit(status)  # not through the parent's exit handlers
 
@@ -166,6 +181,9 @@ def serve(connection: socket.socket) -> None:
     """A worker's life: load the scorer it is given, then answer batches until the engine hangs up.
 
     Answers go out one by one, so that the engine knows which trace a worker died of.
+
+    Raises:
+        ConnectionError: the engine hung up before it had its answers.
     """
     try:
         header, _ = receive_frame(connection, limit=_BATCH_LIMIT)

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.utils.search_utils import SearchTraceUtils
 
-from vedette.traces.conditions import invalid
+from vedette.traces.conditions import invalid, number
+
+_LARGEST_OFFSET = 2**62
 
 
 def experiment_numbers(experiment_ids: Iterable[str]) -> list[int]:
@@ -18,7 +20,7 @@ def experiment_numbers(experiment_ids: Iterable[str]) -> list[int]:
     numbers = []
     for experiment_id in experiment_ids:
         try:
-            numbers.append(int(experiment_id))
+            numbers.append(number(int(experiment_id)))  # beyond 64 bits: that of no experiment
         except (TypeError, ValueError):
             raise invalid(
                 f"Invalid experiment ID '{experiment_id}'. Experiment ID must be a valid integer."
@@ -58,6 +60,9 @@ def check_max_results(max_results: int | None) -> None:
 def page_offset(page_token: str | None) -> int:
     """Where the page that the token stands for begins; 0 without a token."""
     try:
-        return max(0, int(SearchTraceUtils.parse_start_offset_from_page_token(page_token)))
+        offset = int(SearchTraceUtils.parse_start_offset_from_page_token(page_token))
+        if offset > _LARGEST_OFFSET:
+            raise ValueError("no search has that many results")
+        return max(0, offset)
     except (AttributeError, TypeError, ValueError) as error:
         raise invalid(f"Invalid page token {page_token!r}: {error}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ import duckdb
 import pyarrow as pa
 
 from vedette.sql import statements
+from vedette.traces.index import TraceIndex
 from vedette.traces.mirroring import fill, follow
 
 logger = logging.getLogger(__name__)
 
 _SQL = statements("vedette.traces", "columns")
+_BITE_PAUSE_SECONDS = 0.02  # writers that wait for SQLite's lock don't queue: they look again
 _MOMENT = 2_000  # changes that are taken over in a fraction of a second
 
 # What asking a damaged file raises
@@ -206,13 +209,20 @@ class Columns:
             self._path.with_name(self._path.name + ".wal").unlink(missing_ok=True)
 
 
-def trim_changes(index: sqlite3.Connection, keep: int = 5_000_000) -> None:
-    """Forget all but about the newest ``keep`` changes, in the caller's write transaction.
+def trim_changes(index: TraceIndex, keep: int = 5_000_000, bite: int = 10_000) -> None:
+    """Forget all but about the newest ``keep`` changes, some ``bite`` in each transaction.
 
     The engine calls this now and then. A mirror that hasn't taken over what is forgotten here will
     be filled anew.
     """
-    oldest = index.execute(_SQL["oldest_to_keep"], {"keep": keep}).fetchone()
-    if oldest is not None:
-        index.execute(_SQL["trim"], {"until": oldest[0]})
-        index.execute(_SQL["note_trimmed"], {"until": oldest[0]})
+    connection = index.connection()
+    oldest = connection.execute(_SQL["oldest_to_keep"], {"keep": keep}).fetchone()
+    while oldest is not None:
+        with index.transaction():
+            values = {"until": oldest[0], "bite": bite}
+            (until,) = connection.execute(_SQL["bite"], values).fetchone()
+            if until is None:
+                return
+            connection.execute(_SQL["note_trimmed"], {"until": until})
+            connection.execute(_SQL["trim"], {"until": until})
+        time.sleep(_BITE_PAUSE_SECONDS)

@@ -52,6 +52,11 @@ WHERE t.id IN (SELECT value FROM json_each(:ids)) AND a.valid = 1;
 -- name: oldest_to_keep
 SELECT batch FROM changes ORDER BY batch DESC, trace DESC LIMIT 1 OFFSET :keep;
 
+-- name: bite
+-- The last of the oldest batches, not after `:until`, that have about `:bite` changes.
+SELECT max(batch) FROM (
+  SELECT batch FROM changes WHERE batch <= :until ORDER BY batch, trace LIMIT :bite);
+
 -- name: trim
 DELETE FROM changes WHERE batch <= :until;
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mlflow.exceptions import MlflowException
+
+from vedette.traces.patterns import matches
 
 
 class Sql(NamedTuple):
@@ -77,22 +79,24 @@ def prepare(connection: sqlite3.Connection) -> None:
         connection.execute("SELECT regexp('', '')")
     except sqlite3.OperationalError:
         connection.execute("PRAGMA case_sensitive_like = true")
-        connection.create_function("regexp", 2, _regexp)
-
-
-def _regexp(pattern: str | None, string: str | None) -> bool:
-    if string is None or pattern is None:
-        return False
-    try:
-        return re.search(pattern, string) is not None
-    except re.error:
-        return False
+        connection.create_function("regexp", 2, matches)
 
 
 def invalid(message: str) -> MlflowException:
     """An error that the caller of the API made."""
     error: MlflowException = MlflowException.invalid_parameter_value(message)
     return error
+
+
+def number(value: Any) -> Any:
+    """A value as SQLite takes it: whole numbers beyond 64 bits as floats.
+
+    These compare as they should with all that a column holds.
+    """
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        largest = sys.float_info.max
+        return float(max(-largest, min(value, largest)))
+    return value
 
 
 def compare(column: str, comparator: str, value: Any) -> Sql:
@@ -110,4 +114,4 @@ def compare(column: str, comparator: str, value: Any) -> Sql:
         raise invalid(f"'{comparator}' compares with one value, got the list {tuple(value)}")
     if comparator == "ILIKE":
         return Sql(f"lower({column}) LIKE lower(?)", (value,))
-    return Sql(f"{column} {'REGEXP' if comparator == 'RLIKE' else comparator} ?", (value,))
+    return Sql(f"{column} {'REGEXP' if comparator == 'RLIKE' else comparator} ?", (number(value),))

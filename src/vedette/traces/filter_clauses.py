@@ -13,7 +13,7 @@ from mlflow.store.tracking.utils.trace_analytics import (
 )
 from mlflow.tracing.constant import TraceMetadataKey
 
-from vedette.traces.conditions import Condition, Sql, compare, conjunction, in_list, invalid
+from vedette.traces.conditions import Condition, Sql, compare, conjunction, in_list, invalid, number
 
 _NULL_CHECKS = ("IS NULL", "IS NOT NULL")
 _SESSION_SCOPED = f"instr(a.assessment_metadata, '\"{TraceMetadataKey.TRACE_SESSION}\":') > 0"
@@ -180,7 +180,7 @@ def analytics_condition(key: str, comparator: str, value: str | None, alias: str
     if numbers is None:
         return Sql("0") if comparator == "=" else Sql(exists)
     terms = [
-        Sql(f"{alias}.{column} = ?", (numbers[item],))
+        Sql(f"{alias}.{column} = ?", (number(numbers[item]),))
         if item in numbers
         else Sql(f"{alias}.{column} IS NULL")
         for item, column in columns.items()

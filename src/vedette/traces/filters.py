@@ -18,7 +18,7 @@ from mlflow.store.tracking.utils.trace_analytics import TRACE_ANALYTICS_COLUMNS_
 from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 from mlflow.utils.search_utils import SearchTraceUtils
 
-from vedette.traces.conditions import Condition, Sql, compare, conjunction, invalid
+from vedette.traces.conditions import Condition, Sql, compare, conjunction, invalid, number
 from vedette.traces.filter_clauses import (
     analytics_condition,
     assessment_condition,
@@ -110,7 +110,14 @@ def compile_filter(filter_string: str | None, experiment_ids: Sequence[int] | No
     if not filter_string:
         return TraceFilter()
     compiler = _Compiler(experiment_ids)
-    for key_type, key, value, comparator in _parse(filter_string):
+    try:
+        clauses = _parse(filter_string)
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        raise invalid(
+            "The filter can't be read: a number in it has too many digits, or its brackets are "
+            "nested too deep."
+        ) from error
+    for key_type, key, value, comparator in clauses:
         compiler.add(key_type, key, value, comparator)
     return compiler.result()
 
@@ -202,7 +209,7 @@ class _Compiler:
         if self.has_span_clause:
             if self.started_after_ms is not None:
                 bound = (self.started_after_ms - SPAN_TIME_TOLERANCE_MS) * 1_000_000
-                self.span_columns.append(Sql("s.start_ns >= ?", (bound,)))
+                self.span_columns.append(Sql("s.start_ns >= ?", (number(bound),)))
             columns = conjunction(self.span_columns)
             exists = f"EXISTS (SELECT 1 FROM spans s WHERE s.trace = t.id AND {columns.text})"
             self.conditions.append(Condition(Sql(exists, columns.params)))

@@ -87,17 +87,6 @@ class _Fold:
         self._annotated: set[str] = set()  # traces whose tags or assessments changed
         self._spans: dict[tuple[int, str], tuple[Any, ...]] = {}
         self._next_id = 0
-        self._actions: dict[str, Callable[[Record], None]] = {
-            "start_trace": self._start_trace,
-            "set_tag": lambda r: self._set_tag(r.fields["trace_id"], r.fields["key"], r.fields),
-            "delete_tag": lambda r: self._set_tag(r.fields["trace_id"], r.fields["key"], {}),
-            "assessments": self._assessments,
-            "decisions": self._decisions,
-            "delete_traces": self._delete_traces,
-            "link_run": lambda r: self._link_run(r.fields["trace_ids"], r.fields["run_id"]),
-            "unlink_run": lambda r: self._unlink_run(r.fields["trace_ids"], r.fields["run_id"]),
-            "link_prompts": self._link_prompts,
-        }
 
     def run(self) -> None:
         self._load({trace_id for work in self._work for trace_id in _mentioned(*work)})
@@ -106,7 +95,7 @@ class _Fold:
                 if record.kind == "spans":
                     self._log_spans(record, spans)
                 else:
-                    self._actions[record.kind](record)
+                    _ACTIONS[record.kind](self, record)
             except (KeyError, TypeError, ValueError, AttributeError):
                 logger.exception(
                     "left out a %s record of %d: no sense in it", record.kind, record.at
@@ -165,11 +154,13 @@ class _Fold:
         for row in header["assessments"]:
             self._put_assessment(cast(AssessmentRow, {**row, "trace_id": trace.trace_id}))
 
-    def _set_tag(self, trace_id: str, key: str, fields: dict[str, Any]) -> None:
-        if trace := self._traces.get(trace_id):  # else: deleted since
-            trace.set_tag(key, fields.get("value"))
+    def _set_tag(self, record: Record) -> None:
+        """Set a tag, or delete it: then there is no value."""
+        fields = record.fields
+        if trace := self._traces.get(fields["trace_id"]):  # else: deleted since
+            trace.set_tag(fields["key"], fields.get("value"))
             self._touched.add(trace.id)
-            self._annotated.add(trace_id)
+            self._annotated.add(trace.trace_id)
 
     def _assessments(self, record: Record) -> None:
         for row in record.fields.get("put", ()):
@@ -231,8 +222,14 @@ class _Fold:
     def _link_run(self, trace_ids: Iterable[str], run_id: str) -> None:
         self._executemany(_SQL["link_run"], [(trace_id, run_id) for trace_id in trace_ids])
 
-    def _unlink_run(self, trace_ids: Iterable[str], run_id: str) -> None:
-        self._executemany(_SQL["unlink_run"], [(trace_id, run_id) for trace_id in trace_ids])
+    def _link(self, record: Record) -> None:
+        self._link_run(record.fields["trace_ids"], record.fields["run_id"])
+
+    def _unlink(self, record: Record) -> None:
+        run_id = record.fields["run_id"]
+        self._executemany(
+            _SQL["unlink_run"], [(trace_id, run_id) for trace_id in record.fields["trace_ids"]]
+        )
 
     def _link_prompts(self, record: Record) -> None:
         trace_id = record.fields["trace_id"]
@@ -302,6 +299,21 @@ class _Fold:
         self._touched.clear()
         self._arrived.clear()
         self._annotated.clear()
+
+
+# Not bound to a fold: one that refers to itself would keep its spans until the garbage collector
+# looks for cycles, which the engine lets it do seldom
+_ACTIONS: dict[str, Callable[[_Fold, Record], None]] = {
+    "start_trace": _Fold._start_trace,
+    "set_tag": _Fold._set_tag,
+    "delete_tag": _Fold._set_tag,
+    "assessments": _Fold._assessments,
+    "decisions": _Fold._decisions,
+    "delete_traces": _Fold._delete_traces,
+    "link_run": _Fold._link,
+    "unlink_run": _Fold._unlink,
+    "link_prompts": _Fold._link_prompts,
+}
 
 
 def _mentioned(record: Record, spans: list[DecodedSpan]) -> Iterable[str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from vedette.traces.columns import Columns
+from vedette.traces.index import IndexUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ class Following:
                 took = time.monotonic() - started
                 pause = min(max(_PAUSE_SECONDS, took / _SHARE - took), _LONGEST_PAUSE_SECONDS)
                 failing = False
+            except IndexUnavailable:  # while it is rebuilt; then the mirror is filled anew
+                pause = _PAUSE_SECONDS
             except Exception:  # a query that needs the mirror tells its caller
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
                 if not failing and not self._stopping.is_set():

@@ -2,16 +2,23 @@
 
 SQLite in WAL mode: any process reads and any process may fold. What is folded and how far
 (`positions`) are committed together, so it doesn't matter who folds, how often, or who is killed.
+
+A file that is missing though the lake has been used, or that other code has made, is not made anew
+here: `vedette.rebuild` does that, and puts the whole one in place. Whoever has the old file open
+takes the new one then.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import IO
 
 from vedette.intake.journal import JournalReader
 from vedette.intake.records import Position
@@ -20,48 +27,121 @@ from vedette.traces.fold import Decoded, decoded, fold
 
 logger = logging.getLogger(__name__)
 
+# Of the tables in index.sql and of what the fold puts into them: raise it when either changes, and
+# the read model is rebuilt when the new code starts
+VERSION = 2
+
 _SQL = statements("vedette.traces", "positions")
 _BATCH_BYTES = 4 * 1024 * 1024  # of journal folded in one transaction
 # What a record can raise in a fold if its values fit no column, though it was accepted
 _UNFIT = (OverflowError, UnicodeError, sqlite3.DataError, sqlite3.IntegrityError)
 
 
-class TraceIndex:
-    """The read model at ``path``; made if missing. Use from any thread: each has a connection."""
+class IndexUnavailable(Exception):
+    """The read model has to be rebuilt before it can be used; the message says why."""
 
-    def __init__(self, path: Path) -> None:
+
+def why_unusable(path: Path, lake_state: Path | None) -> str | None:
+    """Why the read model at ``path`` must be rebuilt; None if it can be used, or made.
+
+    Args:
+        path: of its file, which need not exist.
+        lake_state: where `vedette.lake.table` notes that there are tables; None: nowhere.
+    """
+    version = None
+    if path.exists():
+        try:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as found:
+                (tables,) = found.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                if tables:  # else it is only just being made
+                    (version,) = found.execute("PRAGMA user_version").fetchone()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            return f"it is damaged ({error})"
+    if version is None:
+        used = lake_state is not None and any(lake_state.glob("*.table"))
+        return "it is missing" if used else None
+    return None if version == VERSION else f"it is of version {version}, not {VERSION}"
+
+
+class TraceIndex:
+    """The read model at ``path``. Use from any thread: each has a connection.
+
+    Args:
+        path: of its file, which is made if it is missing and the lake has not been used.
+        lake_state: where `vedette.lake.table` notes that it has; None: nowhere.
+
+    Raises (every method):
+        IndexUnavailable: it has to be rebuilt first.
+    """
+
+    def __init__(self, path: Path, lake_state: Path | None = None) -> None:
         self.path = path
+        self._lake_state = lake_state
+        self._known = False  # it has been there
         self._local = threading.local()
         self._catching_up = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.connection().executescript(script("vedette.traces", "index"))
 
     def connection(self) -> sqlite3.Connection:
         """This thread's connection, in autocommit mode: begin transactions explicitly."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-            # NORMAL: the file can't be corrupted by a power cut, but its last commits may be lost.
-            # They are still in the journal: `confirm_lake` syncs before segments are removed.
-            connection.executescript(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-                "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;"  # KiB, per thread
-                "PRAGMA wal_autocheckpoint = 16384; PRAGMA journal_size_limit = 134217728;"
-            )
-            self._local.connection = connection
+        while (file := self._file()) is None or file != getattr(self._local, "file", None):
+            self._local.connection, self._local.file = self._open(), file
+        connection: sqlite3.Connection = self._local.connection
+        return connection
+
+    def _file(self) -> int | None:
+        """Which file is at the path; None: there is none."""
+        try:
+            return os.stat(self.path).st_ino
+        except FileNotFoundError:
+            return None
+
+    def _open(self) -> sqlite3.Connection:
+        why = why_unusable(self.path, self._lake_state)
+        if self._known and not self.path.exists():  # who follows it would leave out what it held
+            why = "it is missing"
+        if why is not None:
+            raise IndexUnavailable(f"the read model {self.path} has to be rebuilt: {why}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        # NORMAL: the file can't be corrupted by a power cut, but its last commits may be lost.
+        # They are still in the journal: `confirm_lake` syncs before segments are removed.
+        connection.executescript(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+            "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;"  # KiB, per thread
+            "PRAGMA wal_autocheckpoint = 16384; PRAGMA journal_size_limit = 134217728;"
+        )
+        make_tables(connection)
+        self._known = True
         return connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A write transaction; rolled back if the block raises."""
         connection = self.connection()
-        connection.execute("BEGIN IMMEDIATE")
+        with self._turn():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for those who came before. SQLite alone looks every 100 ms whether it may write, and
+        never finds the moment between two transactions of one who writes without a pause."""
+        queue: IO[str] | None = getattr(self._local, "queue", None)
+        if queue is None:
+            queue = self.path.with_name(f"{self.path.name}.queue").open("a")
+            self._local.queue = queue
+        fcntl.flock(queue, fcntl.LOCK_EX)  # the kernel frees it however the process ends
         try:
-            yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+            yield
+        finally:
+            fcntl.flock(queue, fcntl.LOCK_UN)
 
     def position(self, journal_id: str) -> Position:
         """How far the journal has been folded."""
@@ -77,11 +157,11 @@ class TraceIndex:
         """Fold what the journals hold at the time of the call."""
         for journal in journals:
             target = journal.end()
-            while (position := self.position(journal.journal_id)) < target:
-                if not journal.read(position, 1):
-                    break  # only a write under way is left
+            while self.position(journal.journal_id) < target:
                 with self._catching_up:  # else every waiting thread decodes the same records
                     found = journal.read(self.position(journal.journal_id), _BATCH_BYTES)
+                    if not found:
+                        break  # only a write under way is left
                     self.apply(journal.journal_id, [(decoded(record), at) for record, at in found])
 
     def apply(self, journal_id: str, work: Sequence[tuple[Decoded, Position]]) -> None:
@@ -90,28 +170,12 @@ class TraceIndex:
             position = self.position(journal_id)
             new = [item for item, at in work if at > position]
             if new:
-                self._fold(connection, new)
+                fold_fitting(connection, new)
                 segment, offset = work[-1][1]
                 connection.execute(
                     _SQL["advance"],
                     {"journal": journal_id, "segment": segment, "offset": offset},
                 )
-
-    def _fold(self, connection: sqlite3.Connection, work: Sequence[Decoded]) -> None:
-        connection.execute("SAVEPOINT fold")
-        try:
-            fold(connection, work)
-        except _UNFIT:
-            connection.execute("ROLLBACK TO fold")
-            if len(work) > 1:
-                for item in work:
-                    self._fold(connection, [item])
-            else:
-                record, _ = work[0]
-                logger.exception(
-                    "left out a %s record of %d: it doesn't fit", record.kind, record.at
-                )
-        connection.execute("RELEASE fold")
 
     def confirm_lake(self, journal_id: str, segment: int) -> None:
         """Note that the lake holds the journal up to ``segment``, and make everything folded so far
@@ -125,3 +189,29 @@ class TraceIndex:
                 )
         finally:
             connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def make_tables(connection: sqlite3.Connection) -> None:
+    """Make what is missing of the tables, all at once."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != VERSION:
+        tables = script("vedette.traces", "index")
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {VERSION}; COMMIT;"
+        )
+
+
+def fold_fitting(connection: sqlite3.Connection, work: Sequence[Decoded]) -> None:
+    """`fold`, leaving out what fits no column, with a line in the log."""
+    connection.execute("SAVEPOINT fold")
+    try:
+        fold(connection, work)
+    except _UNFIT:
+        connection.execute("ROLLBACK TO fold")
+        if len(work) > 1:
+            for item in work:
+                fold_fitting(connection, [item])
+        else:
+            record, _ = work[0]
+            logger.exception("left out a %s record of %d: it doesn't fit", record.kind, record.at)
+    connection.execute("RELEASE fold")

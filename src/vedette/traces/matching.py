@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import sqlite3
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,6 +14,7 @@ from typing import Protocol
 from vedette.traces.conditions import Condition, among, prepare
 from vedette.traces.filters import ContentClause, SpanFilter, TraceFilter
 from vedette.traces.infos import marks
+from vedette.traces.patterns import matches
 from vedette.traces.words import required_words
 
 _BATCH = 200  # traces whose content is held at a time
@@ -74,10 +74,7 @@ def narrowed(contents: Contents, compiled: TraceFilter) -> Condition | None:
 
 def _holds(connection: sqlite3.Connection, clause: ContentClause, text: str) -> bool:
     if clause.comparator == "RLIKE":
-        try:
-            return re.search(clause.pattern, text) is not None
-        except re.error:
-            return False
+        return matches(clause.pattern, text)
     if clause.comparator in ("=", "!="):
         return (text == clause.pattern) == (clause.comparator == "=")
     sql = "SELECT lower(?) LIKE lower(?)" if clause.comparator == "ILIKE" else "SELECT ? LIKE ?"

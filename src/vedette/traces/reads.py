@@ -35,6 +35,7 @@ from vedette.traces.columns import Columns, ColumnsUnavailable
 from vedette.traces.conditions import Condition, among_rows, invalid
 from vedette.traces.correlation import correlation_counts
 from vedette.traces.filters import TraceFilter, compile_filter
+from vedette.traces.index import IndexUnavailable
 from vedette.traces.infos import (
     expected_spans,
     find_assessment,
@@ -45,6 +46,7 @@ from vedette.traces.infos import (
 from vedette.traces.matching import Contents, matching_spans, narrowed
 from vedette.traces.metrics import MetricsQuery, query_metrics
 from vedette.traces.order import compile_order
+from vedette.traces.patterns import limited_time
 from vedette.traces.search import ContentCheck, Search, page
 from vedette.traces.sessions import completed_sessions
 
@@ -317,14 +319,17 @@ class TraceReads:
 def _reading() -> Iterator[None]:
     """What reading can raise, in the terms of MLflow's API."""
     try:
-        yield
-    except (OverflowError, UnicodeEncodeError) as error:
-        raise invalid(f"A value is out of range or not valid text: {error}") from error
+        with limited_time():
+            yield
+    except OverflowError as error:
+        raise invalid("A number is beyond 64 bits.") from error
+    except UnicodeEncodeError as error:
+        raise invalid(f"A value is not valid text: {error}") from error
     except sqlite3.OperationalError as error:
         if "too complex" in str(error) or "too many" in str(error):  # of SQL or a LIKE pattern
             raise invalid(f"The filter is too long or too complex: {error}") from error
         raise MlflowException(
             f"The read model can't be read now: {error}", TEMPORARILY_UNAVAILABLE
         ) from error
-    except (LakeUnavailable, ColumnsUnavailable, duckdb.Error) as error:
+    except (LakeUnavailable, ColumnsUnavailable, IndexUnavailable, duckdb.Error) as error:
         raise MlflowException(str(error), TEMPORARILY_UNAVAILABLE) from error

@@ -1,12 +1,14 @@
 """What one trace is after some records: the rules by which spans and start_trace make a trace.
 
 They are those of MLflow's SQL store (``log_spans`` and ``start_trace``), so that both orders of
-arrival and spans that are sent again give what MLflow gives, with two differences:
+arrival and spans that are sent again give what MLflow gives, with three differences:
 
 - Once start_trace has said when a trace began and how long it took, later spans don't move that.
   MLflow lets them if they carry no tokens, cost or session.
 - Tokens and cost are summed over all spans unless start_trace has told them. MLflow stops at
   start_trace even if it told none, and loses the cost of spans that arrive after it.
+- A trace that nobody has named has the name of its root. MLflow leaves it without one, which is
+  every trace that comes by OTLP alone.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from mlflow.tracing.utils import (
 from vedette.intake.records import TraceHeader
 from vedette.intake.spans import DecodedSpan
 
+TRACE_NAME_LENGTH = 4096  # characters, as in MLflow
 _UNDECIDED = ("IN_PROGRESS", "STATE_UNSPECIFIED")
 _TOKEN_COLUMNS = tuple(TOKEN_COLUMN_BY_KEY.values())
 _COST_COLUMNS = tuple(COST_COLUMN_BY_KEY.values())
@@ -131,6 +134,8 @@ def apply_spans(trace: TraceState, spans: Sequence[DecodedSpan], *, existed: boo
             trace.status = "ERROR" if roots[0].status_code == "ERROR" else "OK"
         trace.has_root |= any(root.end_ns is not None for root in roots)
         _apply_previews(trace, roots[-1])
+        if trace.trace_name is None:
+            trace.trace_name = roots[0].name[:TRACE_NAME_LENGTH] or None
     _apply_analytics(trace, spans)
     trace.set_tag(TraceTagKey.SPANS_LOCATION, SpansLocation.TRACKING_STORE.value)
     # Tags a user has set win over those derived from the OTLP resource

@@ -1,0 +1,69 @@
+"""The records that made the ledger's rows: the inverse of `vedette.lake.decisions`.
+
+Places in the order of completion mean nothing in a read model that is made anew: cursors don't come
+back, and epochs that have been closed hold from the beginning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from vedette.intake.records import CountRow, DecisionRow, Decisions, EpochRow, Record
+from vedette.lake.arrivals import Arrived
+from vedette.lake.decisions import TIMES
+from vedette.lake.schemas import DECISIONS_SCHEMA, PARTITION, mlflow_trace_id
+
+DECISION_COLUMNS = [
+    name
+    for name in DECISIONS_SCHEMA.names
+    if name not in ("record_id", "received_at", "decision_id", PARTITION)
+]
+
+
+def decisions_record(arrived: Arrived) -> Record:
+    """The ``decisions`` record, without its scores: those are rows of annotations."""
+    rows = [dict(zip(DECISION_COLUMNS, row, strict=True)) for row in arrived.rows]
+    fields = Decisions(
+        scorer=f"{rows[0]['experiment_id']}/{rows[0]['scorer']}",
+        cursor=None,
+        epochs=[_epoch(row) for row in rows if row["decision"] == "epoch"],
+        decisions=[_decision(row) for row in rows if row["unit_id"] is not None],
+        counts=[
+            _count(row) for row in rows if row["unit_id"] is None and row["decision"] != "epoch"
+        ],
+        put=[],
+    )
+    return Record("decisions", arrived.place.at, dict(fields))
+
+
+def _epoch(row: dict[str, Any]) -> EpochRow:
+    return EpochRow(
+        **orjson.loads(row["settings"]),
+        epoch=row["epoch"],
+        version=row["version"],
+        opened_ms=row["decided_at"] // 1000,
+        after_position=0,
+    )
+
+
+def _count(row: dict[str, Any]) -> CountRow:
+    return CountRow(
+        epoch=row["epoch"],
+        stratum=row["stratum"],
+        hour_ms=row["completed_at"] // 1000,
+        decision=row["decision"],
+        units=row["units"],
+    )
+
+
+def _decision(row: dict[str, Any]) -> DecisionRow:
+    found: Any = {name: row[name] for name in DecisionRow.__annotations__ if name in row}
+    for name, column in TIMES.items():
+        found[name] = None if row[column] is None else row[column] // 1000
+    found["trace_id"] = mlflow_trace_id(row["trace_id"])
+    if row["unit_type"] == "trace":
+        found["unit_id"] = mlflow_trace_id(row["unit_id"])
+    decision: DecisionRow = found
+    return decision

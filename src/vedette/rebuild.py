@@ -1,0 +1,243 @@
+"""The read model made anew from the lake and the journals, when its file is lost or of other code.
+
+Every record there ever was is folded again in the order of arrival: those whose segments are gone
+from the journals as the lake's rows tell them, the others as they stand in the journals. A segment
+can be in both, or in one table and not yet in the other; then it counts as the journal has it. The
+new file has another name until it is whole, so that a rebuild that is killed begins again.
+
+What is not in the lake is how far scorers were. Their places in the order of completion mean
+nothing in the new one, so they begin after what had been complete.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vedette.intake.journal import JournalReader
+from vedette.intake.records import Position, Record
+from vedette.intake.segments import segment_files
+from vedette.lake.arrivals import Place, count_rows
+from vedette.lake.replay import Replayed, replay
+from vedette.lake.storage import sync_file
+from vedette.lake.table import Lake
+from vedette.scoring.completion import Completion
+from vedette.traces.fold import Decoded, decoded
+from vedette.traces.index import TraceIndex, fold_fitting, make_tables
+
+logger = logging.getLogger(__name__)
+
+_BATCH_ROWS = 4000  # folded in one transaction
+_READ_BYTES = 4 * 1024 * 1024
+
+
+class Stopped(Exception):
+    """The rebuild was told to stop; it begins again the next time."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a rebuild is. Times are seconds since the epoch."""
+
+    why: str
+    rows: int = 0  # of the lake, folded
+    of_rows: int = 0
+    started: float = field(default_factory=time.time)
+
+    def state(self) -> dict[str, Any]:
+        """What ``/health`` tells of it."""
+        return {
+            "why": self.why,
+            "rows": self.rows,
+            "of_rows": self.of_rows,
+            "seconds": round(time.time() - self.started, 1),
+        }
+
+
+class Rebuild:
+    """Makes the read model at ``path`` anew. No other process may commit to the lake meanwhile.
+
+    Args:
+        path: of the read model.
+        journals: readers of all the journals; they may be written meanwhile.
+        scratch: local directory for what doesn't fit into memory.
+        completion: says of a read model what is complete.
+        stopping: asked again and again whether to give up.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        lake: Lake,
+        journals: Sequence[JournalReader],
+        scratch: Path,
+        *,
+        completion: Callable[[TraceIndex], Completion],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._path = path
+        self._lake = lake
+        self._journals = journals
+        self._scratch = scratch
+        self._completion = completion
+        self._stopping = stopping
+        self.progress: Progress | None = None  # while it runs
+
+    def run(self, why: str) -> None:
+        """Rebuild; ``why`` is for the log and `progress`.
+
+        Raises:
+            Stopped: as asked.
+            LakeUnavailable, JournalCorrupt, OSError, sqlite3.Error: try again later.
+        """
+        logger.warning(
+            "rebuilding the read model %s: %s. Traces are accepted meanwhile; until it is done, "
+            "whatever reads is answered 503",
+            self._path,
+            why,
+        )
+        self.progress = Progress(why)
+        try:
+            self._run(self.progress)
+        finally:
+            self.progress = None
+
+    def _run(self, progress: Progress) -> None:
+        progress.of_rows = sum(map(count_rows, self._lake.tables))
+        present = {
+            (journal.journal_id, number)
+            for journal in self._journals
+            for number, _, _ in segment_files(journal.directory)
+        }
+        draft = _Draft(self._path.with_name(f"{self._path.name}.rebuild"))
+        last_at = 0
+        batch: list[Decoded] = []
+        size = 0
+
+        def of_lake() -> Iterator[Replayed]:
+            for one in replay(self._lake, self._scratch):
+                progress.rows += one.rows
+                if (one.place.journal, one.place.segment) not in present:
+                    yield one
+
+        journaled = [_Journaled(journal) for journal in self._journals]
+        streams = [of_lake(), *(one.records() for one in journaled)]
+        for place, record, spans, _ in heapq.merge(*streams, key=lambda one: one.place):
+            last_at = place.at
+            batch.append((record, spans))
+            size += max(1, len(spans))
+            if size >= _BATCH_ROWS:
+                draft.fold(batch)
+                batch, size = [], 0
+                if self._stopping():
+                    raise Stopped
+        draft.fold(batch)
+        for one in journaled:
+            draft.note_position(one, self._in_lake(one.journal_id))
+        # What was quiet when the records end; the rest completes, and is scored, as ever
+        last = min(last_at, int(time.time() * 1000))
+        self._completion(draft).advance(
+            folded_until_ms=last, now_ms=int(time.time() * 1000), annotations=False
+        )
+        traces, complete = draft.publish(self._path)
+        logger.warning(
+            "the read model is rebuilt: %s traces of %s rows in %.1f s. %s traces had been "
+            "complete: those of them that were still waiting for a score get none",
+            f"{traces:,}",
+            f"{progress.of_rows:,}",
+            time.time() - progress.started,
+            f"{complete:,}",
+        )
+
+    def _in_lake(self, journal_id: str) -> int:
+        """Every segment of the journal up to this number is in all tables.
+
+        Segments are committed one after the other, each to one table after the other, and to a
+        table only if it has rows there. So those before the last one of any table are in all, but
+        of that one the tables after it may miss their rows.
+        """
+        *before, last = (_version(table.open_existing(), journal_id) for table in self._lake.tables)
+        return max(last, *(version - 1 for version in before))
+
+
+def _version(table: Any, app_id: str) -> int:
+    return (table.transaction_version(app_id) or 0) if table is not None else 0
+
+
+class _Journaled:
+    """What a journal holds now, without what it says of the old order of completion."""
+
+    def __init__(self, journal: JournalReader) -> None:
+        self.journal_id = journal.journal_id
+        self.position = Position(0, 0)  # after the last record given
+        self._journal = journal
+        self._end = journal.end()
+
+    def records(self) -> Iterator[Replayed]:
+        """The records, as they are journaled."""
+        while self.position < self._end:
+            if not (found := self._journal.read(self.position, _READ_BYTES)):
+                return  # a write under way is left
+            for record, after in found:
+                start = self.position.offset if after.segment == self.position.segment else 0
+                place = Place(record.at, self.journal_id, after.segment, start)
+                fields = dict(record.fields)
+                if record.kind == "decisions":
+                    fields["cursor"] = None
+                self.position = after
+                kept = Record(record.kind, record.at, fields, record.body)
+                yield Replayed(place, *decoded(kept))
+
+
+class _Draft(TraceIndex):
+    """A read model that nobody knows yet: quick to fill, worthless until it is published."""
+
+    def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        super().__init__(path)
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        connection.executescript(
+            "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;"
+            "PRAGMA temp_store = FILE; PRAGMA cache_size = -65536;"  # KiB
+        )
+        make_tables(connection)
+        return connection
+
+    def fold(self, work: Sequence[Decoded]) -> None:
+        """Fold records that come next."""
+        if work:
+            with self.transaction() as connection:
+                fold_fitting(connection, work)
+                connection.execute("DELETE FROM changes")  # no mirror has seen any of it
+
+    def note_position(self, journal: _Journaled, in_lake: int) -> None:
+        """Say how far the journal is folded, and up to which segment it is in the lake."""
+        self.connection().execute(
+            "INSERT INTO positions (journal, segment, offset, lake_segment) VALUES (?, ?, ?, ?)",
+            (journal.journal_id, *journal.position, in_lake),
+        )
+
+    def publish(self, path: Path) -> tuple[int, int]:
+        """Put it in place as the read model at ``path``, durably; returns how many traces it has,
+        and how many of them are complete."""
+        connection = self.connection()
+        counts = connection.execute("SELECT count(*), count(completed_ms) FROM traces").fetchone()
+        # Now, while nobody else has it open: each process that opens it wants it so
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.close()
+        sync_file(self.path)
+        # The old file first: what is left of its log must not be taken for the new one's
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        os.replace(self.path, path)
+        sync_file(path)
+        return int(counts[0]), int(counts[1])
