@@ -20,7 +20,7 @@ from lake_support import compactor
 from otlp_strategies import fill_attributes
 from vedette import rebuild
 from vedette.health import Health
-from vedette.intake.journal import JournalReader
+from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Position, Record
 from vedette.intake.segments import frame
 from vedette.lake import arrivals
@@ -628,7 +628,7 @@ def test_health_tells_how_far_it_is(tmp_path: Path) -> None:
     for file in tmp_path.glob("index.db*"):
         file.unlink()
     progress = {"why": "it is missing", "rows": 250, "of_rows": 1000, "seconds": 3.4}
-    health = Health(vedette)
+    health = Health(vedette, JournalWriter(tmp_path / "another journal"))
     write_state(vedette.run_dir / "engine.json", {"index": {"rebuilding": progress}})
     report = health.report()
     assert report["status"] == "rebuilding"

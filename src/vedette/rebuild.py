@@ -17,6 +17,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,10 @@ class _Draft(TraceIndex):
         )
         make_tables(connection)
         return connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        yield  # nobody else writes
 
     def fold(self, work: Sequence[Decoded]) -> None:
         """Fold records that come next."""
