@@ -39,12 +39,16 @@ def decisions_record(arrived: Arrived) -> Record:
 
 
 def _epoch(row: dict[str, Any]) -> EpochRow:
+    settings = orjson.loads(row["settings"])
     return EpochRow(
-        **orjson.loads(row["settings"]),
         epoch=row["epoch"],
-        version=row["version"],
         opened_ms=row["decided_at"] // 1000,
         after_position=0,
+        version=row["version"],
+        rate=settings["rate"],
+        filter=settings["filter"],
+        strata=settings["strata"],
+        reason=settings["reason"],
     )
 
 
