@@ -35,7 +35,7 @@ class Request:
     @property
     def prompt(self) -> str:
         """All messages' text."""
-        return "\n".join(str(message["content"]) for message in self.payload["messages"])
+        return "\n".join(str(message.get("content")) for message in self.payload["messages"])
 
 
 def verdict(value: Any, rationale: str = "because", **usage: int) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class FakeLLM:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            reply = self.answer(request) if callable(self.answer) else self.answer
+            reply = self._reply(request)
             await asyncio.sleep(reply.seconds)
         finally:
             self.in_flight -= 1
@@ -164,6 +164,14 @@ class FakeLLM:
         if reply.breaks == "cut":
             writer.transport.abort()
             raise ConnectionError
+
+    def _reply(self, request: Request) -> Reply:
+        if not callable(self.answer):
+            return self.answer
+        try:
+            return self.answer(request)
+        except Exception as problem:  # the test's own: it should see it, not wait
+            return Reply(400, error(f"the test's answer failed: {problem!r}"))
 
 
 async def _read(reader: asyncio.StreamReader) -> Request:

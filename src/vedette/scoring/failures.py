@@ -42,13 +42,24 @@ def classify(
         calls: what it asked of the provider, in order.
         model: `provider:/model`.
     """
-    # A judge may go on after a failed call, or have done so before: what will pass decides
-    for call in reversed(calls):
-        if isinstance(failure := _of_call(call, model), (Retry, Hold)):
-            return failure
+    if passing := will_pass(calls, model):
+        return passing
     if calls and (failure := _of_call(calls[-1], model)):
         return failure
     return _of_exception(error, text, model, asked=bool(calls))
+
+
+def will_pass(calls: Sequence[ProviderCall], model: str) -> Retry | Hold | None:
+    """What a judge's calls failed of, if that is not for good.
+
+    A judge may go on after a failed call: some of MLflow's do without what they asked for, and an
+    ensemble without one of its judges. Its score would be another than it should be, so this
+    decides, whatever the judge says.
+    """
+    for call in reversed(calls):
+        if isinstance(failure := _of_call(call, model), (Retry, Hold)):
+            return failure
+    return None
 
 
 def _of_call(call: ProviderCall, model: str) -> Failure | None:
@@ -179,7 +190,7 @@ _RULES = (
         "asked",
         "failed to parse|JSONDecodeError|Expecting value|empty choices|did not return any"
         r"|KeyError: '(result|choices|message|content|usage)'|ValidationError|NoneType"
-        "|does not match expected schema|list index out of range",
+        "|does not match expected schema|list (index|indices)|failed to invoke the judge model",
         *(Permanent, "BAD_ANSWER", "{model} gave no answer that can be read as a score."),
     ),
 )

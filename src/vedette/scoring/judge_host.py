@@ -40,7 +40,7 @@ from mlflow.genai.scorers import builtin_scorers
 from vedette.intake.records import AssessmentRow
 from vedette.scoring.call import Answer, ScorerCall
 from vedette.scoring.confinement import die_with_parent
-from vedette.scoring.failures import Permanent, classify
+from vedette.scoring.failures import Failure, Permanent, classify, will_pass
 from vedette.scoring.frames import FrameError, receive_frame, send_frame
 from vedette.scoring.judges import has_code, refusal
 from vedette.scoring.outcomes import Hold, Retry
@@ -173,10 +173,10 @@ def _require_builtin_classes(definition: Any) -> None:
 
 def _judged(given: Answer, calls: list[ProviderCall], model: str) -> dict[str, Any]:
     errors = [row for row in given.rows if row["error"] is not None]
-    if not errors:
-        return {"rows": given.rows}
     texts = [json.loads(row["error"] or "{}").get("error_message") or "" for row in errors]
-    failure = classify(given.error, " | ".join(texts), calls, model)
+    failure: Failure | None = will_pass(calls, model)
+    if errors and failure is None:
+        failure = classify(given.error, " | ".join(texts), calls, model)
     if isinstance(failure, Retry):
         return {"rows": [], "retry": dataclasses.asdict(failure)}
     if isinstance(failure, Hold):
