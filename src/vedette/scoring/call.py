@@ -1,4 +1,4 @@
-"""One call of a scorer on one trace, as ``mlflow.genai.evaluate`` makes it. Runs in a worker."""
+"""One call of a scorer on one trace or session, as ``mlflow.genai.evaluate`` makes it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import math
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from mlflow.entities import AssessmentError, Feedback
+from mlflow.entities import AssessmentError, Feedback, Trace
 from mlflow.genai.evaluation.utils import (
     add_scorer_metadata,
     make_code_type_assessment_source,
@@ -20,12 +21,31 @@ from mlflow.genai.scorers.base import Scorer, ScorerKind
 from mlflow.tracing.constant import AssessmentMetadataKey
 
 from vedette.intake.records import AssessmentRow
-from vedette.scoring.inputs import read_payload, scorer_arguments
+from vedette.scoring.inputs import read_subject
 from vedette.traces.assessments import assessment_row
 
 _MESSAGE_LIMIT = 4_000  # characters of an error's message
 _TRACE_LIMIT = 10_000  # characters of a stack trace, its end is kept: MLflow's own limit
 _RESULT_LIMIT = 1024 * 1024  # bytes of what one call returns
+_NOTE = "vedette.note"  # in a feedback's metadata: what its author should know
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one call: a row for each feedback, and what the scorer raised, if it did."""
+
+    rows: list[AssessmentRow]
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where feedback goes."""
+
+    trace_id: str = ""
+    root_span_id: str | None = None
+    span_ids: frozenset[str] = frozenset()
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 class ScorerCall:
@@ -58,18 +78,22 @@ class ScorerCall:
         }
 
     def __call__(self, payload: bytes) -> list[AssessmentRow]:
-        """The feedback on one trace, one row each. What the scorer raises becomes a row too."""
-        trace_id = ""
-        span_id: str | None = None
+        """The feedback on one unit, one row each. What the scorer raises becomes a row too."""
+        return self.answer(payload).rows
+
+    def answer(self, payload: bytes) -> Answer:
+        """The feedback on one unit, and what the scorer raised.
+
+        Args:
+            payload: of `vedette.scoring.outcomes.Unit`.
+        """
+        place = _Place()
         try:
-            trace = read_payload(payload)
-            trace_id = trace.info.trace_id
-            arguments = scorer_arguments(trace)
-            root = next((span for span in trace.data.spans if span.parent_id is None), None)
-            span_id = None if root is None else root.span_id
-            value = self._run(**arguments)
+            subject = read_subject(payload)
+            place = _place(subject.trace, subject.metadata)
+            value = self._run(**subject.arguments)
             rows = [
-                self._row(feedback, trace_id, span_id)
+                self._row(feedback, place)
                 for feedback in standardize_scorer_value(self._name, value)
             ]
             size = sum(len(text) for row in rows for text in row.values() if isinstance(text, str))
@@ -79,18 +103,22 @@ class ScorerCall:
                     f"the limit is {_RESULT_LIMIT:,}"
                 )
         except BaseException as error:  # also SystemExit: nothing a scorer raises ends the worker
-            return [self._row(self._failure(error), trace_id, span_id)]
-        return rows
+            return Answer([self._row(self._failure(error), place)], error)
+        return Answer(rows)
 
-    def _row(self, feedback: Feedback, trace_id: str, root_span_id: str | None) -> AssessmentRow:
+    def _row(self, feedback: Feedback, place: _Place) -> AssessmentRow:
         _require_finite(feedback.value, self._name)
         feedback.metadata = {
             **{str(key): str(value) for key, value in (feedback.metadata or {}).items()},
+            **dict(place.metadata),
             **self._metadata,
         }
-        feedback.span_id = feedback.span_id or root_span_id
+        if feedback.span_id and feedback.span_id not in place.span_ids:
+            feedback.metadata[_NOTE] = f"span {feedback.span_id!r} is not in this trace"
+            feedback.span_id = None
+        feedback.span_id = feedback.span_id or place.root_span_id
         try:
-            row: Any = assessment_row(feedback, trace_id)
+            row: Any = assessment_row(feedback, place.trace_id)
             # Half a surrogate pair, as a cut emoji leaves it, is no text that can be stored
             return cast(
                 AssessmentRow,
@@ -115,6 +143,16 @@ class ScorerCall:
                 stack_trace="".join(traceback.format_exception(error))[-_TRACE_LIMIT:],
             ),
         )
+
+
+def _place(trace: Trace, metadata: dict[str, str]) -> _Place:
+    root = next((span for span in trace.data.spans if span.parent_id is None), None)
+    return _Place(
+        trace.info.trace_id,
+        None if root is None else root.span_id,
+        frozenset(span.span_id for span in trace.data.spans),
+        tuple(metadata.items()),
+    )
 
 
 def _text(error: BaseException) -> str:

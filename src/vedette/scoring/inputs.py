@@ -1,13 +1,45 @@
-"""What a scorer is given for a trace: exactly what ``mlflow.genai.evaluate`` gives it."""
+"""What a scorer is given for a unit: exactly what ``mlflow.genai.evaluate`` gives it."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from mlflow.entities import Trace
 from mlflow.genai.evaluation.entities import EvalItem
+from mlflow.tracing.constant import TraceMetadataKey
 from mlflow.tracing.otel.translation import translate_loaded_span_with_status
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What one call of a scorer is about."""
+
+    arguments: dict[str, Any]
+    """By parameter, of `Scorer.run`."""
+    trace: Trace
+    """Where the feedback goes: the trace, or the first of the session."""
+    metadata: dict[str, str]
+    """For every feedback."""
+
+
+def read_subject(payload: bytes) -> Subject:
+    """A unit as `vedette.scoring.outcomes.Unit` has it: a trace, or a session.
+
+    Raises:
+        Exception: of whatever kind, it can't be read.
+    """
+    stored = json.loads(payload)
+    if "traces" not in stored:
+        trace = _trace(stored)
+        return Subject(scorer_arguments(trace), trace, {})
+    traces = [_trace(one) for one in stored["traces"]]
+    return Subject(
+        {"session": traces},
+        min(traces, key=lambda trace: trace.info.request_time),
+        {TraceMetadataKey.TRACE_SESSION: stored["session_id"]},
+    )
 
 
 def read_payload(payload: bytes) -> Trace:
@@ -19,7 +51,10 @@ def read_payload(payload: bytes) -> Trace:
     Raises:
         Exception: of whatever kind, it can't be read.
     """
-    stored = json.loads(payload)
+    return _trace(json.loads(payload))
+
+
+def _trace(stored: dict[str, Any]) -> Trace:
     for span in stored["spans"]:
         translate_loaded_span_with_status(span)
     return Trace.from_dict({"info": stored["info"], "data": {"spans": stored["spans"]}})

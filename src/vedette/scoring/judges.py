@@ -1,0 +1,93 @@
+"""What a registered scorer's definition says of it: whether it asks an LLM, which, and where it may
+run. Nothing is deserialised here, so nothing is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+DEFAULT_MODEL_VARIABLE = "MLFLOW_GENAI_JUDGE_DEFAULT_MODEL"
+_DEFAULT_MODEL = "openai:/gpt-4.1-mini"  # as MLflow has it, where the variable is not set
+
+# MLflow's built-in scorers that compute and don't ask anybody
+_WITHOUT_MODEL = {"PIIDetection", "RegexMatch", "ResponseLength"}
+
+
+def asks_model(definition: Mapping[str, Any]) -> bool:
+    """Whether the scorer, or one of an ensemble's, asks an LLM: then it runs in the judge host."""
+    return any(map(_is_judge, _parts(definition)))
+
+
+def has_code(definition: Any) -> bool:
+    """Whether there is source code anywhere in the definition."""
+    if isinstance(definition, dict):
+        if definition.get("call_source") is not None:
+            return True
+        return any(map(has_code, definition.values()))
+    return isinstance(definition, list) and any(map(has_code, definition))
+
+
+def refusal(definition: Mapping[str, Any]) -> str | None:
+    """Why the scorer is not run at all, in words for its author; None if it is.
+
+    Source code runs in processes without credentials and network; a judge needs both.
+    """
+    if not (has_code(definition) and asks_model(definition)):
+        return None
+    names = [
+        repr(part.get("name")) for part in _parts(definition) if part.get("call_source") is not None
+    ]
+    return (
+        f"The ensemble {definition.get('name')!r} has judges and source code ({', '.join(names)}) "
+        "in one. Source code is run without network and credentials, which judges need: register "
+        "the @scorer functions and the judges as scorers of their own."
+    )
+
+
+def models(definition: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+    """The models the scorer asks, as `provider:/model`, without repetition; empty if it asks none.
+
+    Args:
+        environment: of the judges, which may name the model of those that name none.
+    """
+    default = environment.get(DEFAULT_MODEL_VARIABLE) or _DEFAULT_MODEL
+    found = [_model(part) or default for part in _parts(definition) if _is_judge(part)]
+    return list(dict.fromkeys(found))
+
+
+def _parts(definition: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The scorer, or those of an ensemble, or the judge that memory has been added to."""
+    nested: list[Any] = []
+    if ensemble := _data(definition, "ensemble_scorer_data"):
+        scorers = ensemble.get("scorers")
+        nested = scorers if isinstance(scorers, list) else []
+    elif memory := _data(definition, "memory_augmented_judge_data"):
+        nested = [memory.get("base_judge")]
+    parts = [part for part in nested if isinstance(part, dict)]
+    if not parts:
+        yield definition
+    for part in parts:
+        yield from _parts(part)
+
+
+def _is_judge(part: Mapping[str, Any]) -> bool:
+    return (
+        part.get("call_source") is None and part.get("builtin_scorer_class") not in _WITHOUT_MODEL
+    )
+
+
+def _model(part: Mapping[str, Any]) -> str | None:
+    for kind in (
+        "instructions_judge_pydantic_data",
+        "builtin_scorer_pydantic_data",
+        "third_party_scorer_data",
+    ):
+        model = _data(part, kind).get("model")
+        if isinstance(model, str) and model:
+            return model
+    return None
+
+
+def _data(part: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = part.get(key)
+    return value if isinstance(value, dict) else {}

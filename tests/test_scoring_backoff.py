@@ -1,0 +1,54 @@
+"""Retries, breaker and budget are arithmetic: what holds for them holds for all inputs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vedette.scoring.backoff import GIVE_UP_SECONDS, LONGEST_SECONDS, given_up, next_try
+from vedette.scoring.outcomes import Retry
+
+BUSY = Retry("RATE_LIMITED", "slow down", None)
+DAY = 24 * 3600.0
+
+
+@given(unit=st.text(), attempt=st.integers(1, 1000), now=st.floats(0, 1e6))
+def test_a_replay_comes_to_the_same_time(unit: str, attempt: int, now: float) -> None:
+    first = next_try(unit, attempt, now, now, BUSY)
+
+    assert first == next_try(unit, attempt, now, now, BUSY)
+    assert first is not None
+    assert now <= first <= now + min(LONGEST_SECONDS, 5.0 * 2 ** min(attempt - 1, 20)) + 1e-6
+
+
+@given(after=st.floats(0, DAY / 2), attempt=st.integers(1, 50))
+def test_never_before_the_provider_wants_it(after: float, attempt: int) -> None:
+    at = next_try("a", attempt, 0.0, 0.0, Retry("RATE_LIMITED", "", after))
+
+    assert at is not None
+    assert at >= after
+
+
+@given(unit=st.text())
+def test_for_24_hours_and_not_longer(unit: str) -> None:
+    now, attempt = 0.0, 1
+    while (at := next_try(unit, attempt, 0.0, now, BUSY)) is not None:
+        assert at <= GIVE_UP_SECONDS
+        now, attempt = at, attempt + 1
+
+    assert now > GIVE_UP_SECONDS - LONGEST_SECONDS
+    assert 100 < attempt < 400
+    code, message = given_up(BUSY, attempt)
+    assert code == "RATE_LIMITED"
+    assert "24 hours" in message
+    assert "slow down" in message
+
+
+def test_units_that_failed_together_do_not_come_back_together() -> None:
+    times = [next_try(f"unit {number}", 8, 0.0, 0.0, BUSY) or 0.0 for number in range(1000)]
+
+    assert sum(times) / 1000 == pytest.approx(5 * 2**7 / 2, rel=0.1)
+    assert max(sum(math.floor(t / 64) == k for t in times) for k in range(10)) < 150
