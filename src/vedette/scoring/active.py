@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import orjson
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from vedette.scoring.judges import asks_model, refusal
 from vedette.sql import statements
 
 _SQL = statements("vedette.scoring", "active")
@@ -64,9 +65,9 @@ class ActiveScorer:
         return value if isinstance(value, dict) else {}
 
     @property
-    def is_code(self) -> bool:
-        """Whether it is an ``@scorer`` function."""
-        return self.definition.get("call_source") is not None
+    def is_judge(self) -> bool:
+        """Whether it asks a model; else it is code, or computes without asking anybody."""
+        return asks_model(self.definition)
 
     @property
     def is_session_level(self) -> bool:
@@ -147,7 +148,9 @@ class ActiveScorers:
                 strata=pairs,
                 invalid=invalid,
             )
-            found[scorer.key] = scorer
+            found[scorer.key] = replace(
+                scorer, invalid=scorer.invalid or refusal(scorer.definition)
+            )
         return list(found.values())
 
     def _is_missing(self) -> bool:

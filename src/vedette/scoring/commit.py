@@ -9,6 +9,7 @@ from concurrent.futures import Future
 
 from vedette.intake.journal import JournalWriter
 from vedette.intake.records import AssessmentRow, CountRow, Decisions, Position, Record
+from vedette.scoring.breaker import problem_of
 from vedette.scoring.progress import Batch, Progress
 from vedette.scoring.verdicts import Verdicts
 
@@ -56,7 +57,7 @@ def commit(
     for written in forgotten:
         written.result(_JOURNAL_SECONDS)
     for progress, written in writes:
-        written.result(_JOURNAL_SECONDS)
+        progress.journaled = written.result(_JOURNAL_SECONDS)
         _confirm(progress, verdicts)
     return finished
 
@@ -83,6 +84,8 @@ def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decis
     for batch in (*ready, *retried):
         for attempt, outcome in batch.outcomes:
             decision, rows = verdicts.of(batch.scorer, attempt, outcome)
+            problem = problem_of(outcome, decision["error_code"], decision["error"] or "")
+            progress.breaker.record(problem, time.monotonic())
             record["decisions"].append(decision)
             record["put"] += rows
     return record
@@ -102,7 +105,7 @@ def _confirm(progress: Progress, verdicts: Verdicts) -> None:
         if not all((one.unit_id, one.revision, one.number) in told for one in batch.attempts)
     ]
     if record["decisions"]:
-        progress.problem = None
+        progress.problem = progress.breaker.reason(time.monotonic())
     progress.advance(end)
     progress.opened = progress.opened[len(record["epochs"]) :]
     progress.saved, progress.saved_at = end, time.monotonic()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 
 from mlflow.exceptions import MlflowException
 
+from vedette.intake.records import Position
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import failed_row
+from vedette.scoring.breaker import State
 from vedette.scoring.completion import CompletedUnit, completed_after
 from vedette.scoring.epochs import Epoch
 from vedette.scoring.outcomes import Outcome, Unit
@@ -30,15 +32,25 @@ _LOAD_BYTES = 32 * 1024 * 1024  # of units read in one go; what is beyond comes 
 
 
 class Planner:
-    """Gives workers what comes next."""
+    """Gives workers what comes next.
+
+    Args:
+        is_folded: whether the read model has the engine's journal up to a place.
+    """
 
     def __init__(
-        self, selection: Selection, payloads: Payloads, pools: Pools, retries: Retries
+        self,
+        selection: Selection,
+        payloads: Payloads,
+        pools: Pools,
+        retries: Retries,
+        is_folded: Callable[[Position], bool],
     ) -> None:
         self._selection = selection
         self._payloads = payloads
         self._pools = pools
         self._retries = retries
+        self._is_folded = is_folded
 
     def start(self, scorers: Iterable[Progress]) -> bool:
         """Read on for every scorer that has room; True if there was something to read.
@@ -49,7 +61,7 @@ class Planner:
         groups: dict[int, list[Progress]] = defaultdict(list)
         for progress in scorers:
             self._probe(progress)
-            if progress.pause.active:
+            if progress.pause.active or not self._may_go_on(progress):
                 continue
             self._retry(progress)
             if progress.in_flight < _IN_FLIGHT and progress.in_flight_bytes < _IN_FLIGHT_BYTES:
@@ -93,19 +105,32 @@ class Planner:
             pool, _ = self._pools.of(batch.scorer)
             batch.future = pool.submit(batch.scorer, batch.units)
 
+    def _may_go_on(self, progress: Progress) -> bool:
+        """Whether the breaker lets the scorer run. If it wants to know whether it works again, one
+        unit is tried: one that is to be tried again in any case, or else the next ones."""
+        now, breaker = time.monotonic(), progress.breaker
+        if breaker.state is State.CLOSED:
+            return True
+        if breaker.allows(now):
+            probe = self._retries.first(progress.scorer.key, _under_way(progress))
+            if probe is None:
+                breaker.reset(now)
+                return True
+            self._try_again(progress, [probe])
+        progress.problem = breaker.reason(now)
+        return False
+
     def _retry(self, progress: Progress) -> None:
         """Units whose time has come to be tried again, each in a batch of its own."""
         room = _RETRIED - len(progress.retried)
-        if room <= 0:
-            return
-        under_way = [
-            (one.unit_id, one.revision) for batch in progress.retried for one in batch.attempts
-        ]
-        now_ms = int(time.time() * 1000)
-        scorer = progress.scorer
-        attempts = self._retries.due(scorer.key, now_ms, under_way, room)
+        if room > 0:
+            key, now_ms = progress.scorer.key, int(time.time() * 1000)
+            self._try_again(progress, self._retries.due(key, now_ms, _under_way(progress), room))
+
+    def _try_again(self, progress: Progress, attempts: Sequence[Attempt]) -> None:
         if not attempts:
             return
+        scorer = progress.scorer
         places = dict(enumerate(attempts))
         locations = {scorer.experiment_id: scorer.artifact_location}
         units = self._payloads.again(scorer.experiment_id, places, locations)
@@ -122,7 +147,10 @@ class Planner:
 
     def _plan(self, group: list[Progress], window: list[CompletedUnit], position: int) -> bool:
         chosen: list[tuple[Progress, list[Choice], int]] = []
+        annotated = any(unit.reason == "annotated" for unit in window)
         for progress in group:
+            if annotated and not self._is_folded(progress.journaled):
+                continue  # what is decided already must be known
             epoch, until = progress.epochs.at(position)
             end = window[-1].position if until is None else min(until, window[-1].position)
             units = [unit for unit in window if unit.position <= end]
@@ -194,6 +222,10 @@ class Planner:
         if units:
             batch.future = pool.submit(scorer, units)
         progress.batches.append(batch)
+
+
+def _under_way(progress: Progress) -> set[tuple[str, int]]:
+    return {(one.unit_id, one.revision) for batch in progress.retried for one in batch.attempts}
 
 
 def _deleted(scorer: ActiveScorer, attempt: Attempt) -> Outcome:

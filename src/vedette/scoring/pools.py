@@ -42,7 +42,7 @@ class Pools:
 
     def of(self, scorer: ActiveScorer) -> tuple[Pool, int]:
         """The pool a scorer runs in, and how many units it is given at a time."""
-        return (self._code, _CODE_UNITS) if scorer.is_code else (self._judges, _JUDGE_UNITS)
+        return (self._judges, _JUDGE_UNITS) if scorer.is_judge else (self._code, _CODE_UNITS)
 
     @property
     def processes(self) -> int:

@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from vedette.intake.records import Decisions
+from vedette.intake.records import Decisions, Position
 from vedette.scoring.active import ActiveScorer
+from vedette.scoring.breaker import Breaker
 from vedette.scoring.epochs import Epoch, Epochs
 from vedette.scoring.outcomes import Outcome, Unit
 from vedette.scoring.selection import Choice
 
 logger = logging.getLogger(__name__)
 
+_NOWHERE = Position(0, 0)
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 600.0  # seconds
 
@@ -122,6 +124,8 @@ class Progress:
         retried: units that are tried again, outside that order.
         opened: epochs that aren't journaled yet.
         pause: how what can't be run is tried again.
+        breaker: stops it while its calls fail.
+        journaled: where the last record of its decisions ends in the journal.
         unconfirmed: a record that may or may not be in the journal: it is written again as it is,
             so that it is applied once.
     """
@@ -136,6 +140,8 @@ class Progress:
     retried: list[Batch] = field(default_factory=list)
     opened: list[Epoch] = field(default_factory=list)
     pause: Pause = field(default_factory=Pause)
+    breaker: Breaker = field(default_factory=Breaker)
+    journaled: Position = field(default=_NOWHERE)
     unconfirmed: Decisions | None = None
 
     @property

@@ -7,35 +7,10 @@ from dataclasses import dataclass
 
 from vedette.intake.records import DecisionRow
 from vedette.scoring.progress import Attempt
-from vedette.scoring.sample import draw
 from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "completed")
-
-_FIRST_SECONDS = 5.0
-_LONGEST_SECONDS = 900.0
-_GIVE_UP_SECONDS = 86_400.0
-
-
-def next_attempt_ms(
-    unit_id: str, *, attempts: int, first_ms: int, now_ms: int, after_seconds: float | None
-) -> int | None:
-    """When to try a unit again, in ms since the epoch; None to give it up.
-
-    Exponential with full jitter (Exponential Backoff And Jitter, AWS Architecture Blog, 2015): the
-    waits of many units that failed together spread out. The jitter comes from the unit's id, so a
-    replay waits the same.
-
-    Args:
-        attempts: tries so far, at least 1.
-        first_ms: when the first was.
-        after_seconds: the least wait the provider asks for.
-    """
-    longest = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2.0 ** min(attempts - 1, 30))
-    wait = longest * (0.5 + 0.5 * draw(f"{unit_id}#{attempts}"))
-    at = now_ms + int(max(wait, after_seconds or 0.0) * 1000)
-    return at if at - first_ms <= _GIVE_UP_SECONDS * 1000 else None
 
 
 @dataclass(slots=True)
@@ -96,6 +71,14 @@ class Retries:
             key=lambda one: one.due_ms,
         )
         return [one.attempt for one in found[:most]]
+
+    def first(self, scorer: str, but: Iterable[tuple[str, int]]) -> Attempt | None:
+        """The one to try first, due or not: a probe of whether the scorer works again."""
+        under_way = set(but)
+        waiting = [
+            one for key, one in self._waiting.get(scorer, {}).items() if key not in under_way
+        ]
+        return min(waiting, key=lambda one: one.due_ms).attempt if waiting else None
 
     def count(self, scorer: str) -> int:
         """How many units of a scorer wait."""

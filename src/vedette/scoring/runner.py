@@ -30,10 +30,12 @@ from vedette.scoring.completion import (
     stored_cursors,
 )
 from vedette.scoring.epochs import Epoch, Epochs, stored_epochs
+from vedette.scoring.judge_pool import JudgePool
 from vedette.scoring.payloads import Payloads
 from vedette.scoring.plan import Planner
 from vedette.scoring.pool import WorkerPool
 from vedette.scoring.pools import Pools
+from vedette.scoring.price_table import PriceTable
 from vedette.scoring.progress import Progress
 from vedette.scoring.retries import Retries
 from vedette.scoring.selection import Selection, follows_annotations
@@ -68,12 +70,24 @@ class Scoring:
                 per_scorer=settings.workers,
                 timeout=settings.scorer_timeout,
             ),
-            WorkerPool(settings.run_dir / "judges"),
+            JudgePool(
+                settings.run_dir / "judges",
+                concurrency=settings.judge_concurrency,
+                timeout=settings.scorer_timeout,
+                tracking_uri=settings.url,
+                prices=PriceTable(settings.prices),
+            ),
         )
         self._retries = Retries()
         self._verdicts = Verdicts(index, self._retries)
         payloads = Payloads(index, contents)
-        self._planner = Planner(Selection(index, contents), payloads, self._pools, self._retries)
+        self._planner = Planner(
+            Selection(index, contents),
+            payloads,
+            self._pools,
+            self._retries,
+            lambda place: index.position(journal.journal_id) >= place,
+        )
         self._control = control_engine(settings.control_uri)
         # Not older than the buffer: a trace that arrived after start() finds its scorer known
         self._scorers = ActiveScorers(
@@ -206,6 +220,8 @@ class Scoring:
             if progress.scorer != scorer:
                 progress.scorer = scorer
                 progress.problem = None
+                progress.pause.until = None
+                progress.breaker.reset(time.monotonic())
             opened = progress.epochs.follow(
                 scorer,
                 1.0,

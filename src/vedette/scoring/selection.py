@@ -68,6 +68,7 @@ class Selection:
         """
         choices: list[Choice] = []
         candidates: list[CompletedUnit] = []
+        again: set[int] = set()  # rows of traces whose annotations changed
         annotated: dict[int, tuple[Epoch, list[CompletedUnit]]] = {}
         for unit in units:
             if unit.experiment_id != scorer.experiment_id or (
@@ -75,8 +76,11 @@ class Selection:
             ):
                 continue
             if unit.reason == "annotated":
-                if found := self._as_it_was(scorer, epochs, unit, in_flight):
+                if unit.row not in again and (
+                    found := self._as_it_was(scorer, epochs, unit, in_flight)
+                ):
                     then, unit_then = found
+                    again.add(unit.row)
                     annotated.setdefault(then.number, (then, []))[1].append(unit_then)
                 continue
             if unit.reason == "late_root" and self._was_incomplete(epochs, unit):

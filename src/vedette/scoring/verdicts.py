@@ -12,11 +12,12 @@ import orjson
 from vedette.intake.records import AssessmentRow, DecisionRow
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import failed_row
+from vedette.scoring.backoff import given_up, next_try
 from vedette.scoring.completion import newest_revision
 from vedette.scoring.ids import assessment_id
 from vedette.scoring.outcomes import Outcome, Usage
 from vedette.scoring.progress import Attempt
-from vedette.scoring.retries import Retries, next_attempt_ms
+from vedette.scoring.retries import Retries
 from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import assessment_rows
@@ -53,18 +54,12 @@ class Verdicts:
         if superseded:
             answers = []
         elif outcome.retry is not None:
-            again = next_attempt_ms(
-                attempt.unit_id,
-                attempts=attempt.number,
-                first_ms=first,
-                now_ms=now,
-                after_seconds=outcome.retry.after_seconds,
-            )
-            if again is None:
-                gave_up = (
-                    f"{outcome.retry.message} (tried {attempt.number} times since it first failed)"
-                )
-                answers = [failed_row(scorer.name, outcome.retry.code, gave_up)]
+            unit = f"{scorer.key} {attempt.unit_id} {attempt.revision}"
+            at = next_try(unit, attempt.number, first / 1000, now / 1000, outcome.retry)
+            if at is None:
+                answers = [failed_row(scorer.name, *given_up(outcome.retry, attempt.number))]
+            else:
+                again = int(at * 1000)
         rows = self._rows(scorer, attempt, answers)
         code, message = _error(outcome, answers, again)
         usage = outcome.usage or _NO_USAGE
