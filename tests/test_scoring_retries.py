@@ -1,4 +1,4 @@
-"""Judges in the engine: failures that pass are tried again, across restarts, and one score stays."""
+"""Judges in the engine: what fails for the time being is tried again, across restarts."""
 
 from __future__ import annotations
 

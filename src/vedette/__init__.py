@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vedette.client.sampling import set_sampling_strata
+    from vedette.client.strata import set_sampling_strata
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "set_sampling_strata"]
@@ -17,7 +17,7 @@ __all__ = ["__version__", "set_sampling_strata"]
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is: ``import vedette`` stays light."""
     if name == "set_sampling_strata":
-        from vedette.client.sampling import set_sampling_strata
+        from vedette.client.strata import set_sampling_strata
 
         return set_sampling_strata
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
