@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     scorer_timeout: float = Field(
         300.0, gt=0, description="A scorer that takes longer than this on one trace is stopped."
     )
+    max_active_scorers: int = Field(
+        20, ge=1, description="Scorers of one experiment that may be started at the same time."
+    )
 
     @property
     def control_uri(self) -> str:
