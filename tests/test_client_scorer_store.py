@@ -90,6 +90,14 @@ def test_one_version_can_be_deleted() -> None:
     assert list_scorers() == []
 
 
+def test_with_its_only_version_goes_the_scorer_and_its_rate() -> None:
+    started = brief.register().start(sampling_config=sampling(0.5))
+    delete_scorer(name="brief", version=started.scorer_version)
+    assert list_scorers() == []
+    again = brief.register()
+    assert (again.scorer_version, again.status) == (1, ScorerStatus.STOPPED)
+
+
 def test_handles_show_the_source_and_never_run_it() -> None:
     brief.register(name="short")
     (handle,) = list_scorers()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+import types
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -69,6 +71,7 @@ def test_it_is_said_once_per_process() -> None:
     with pytest.warns(UserWarning, match="out of date") as said:
         assert [handle.sample_rate for handle in (one, other, one)] == [0.5, 0.5, 0.5]
     assert len(said) == 1
+    assert said[0].filename == __file__  # the line that asked
 
 
 def test_a_handle_whose_successor_is_kept_stays_as_it_was() -> None:
@@ -81,6 +84,20 @@ def test_a_handle_whose_successor_is_kept_stays_as_it_was() -> None:
         rates = [one.sample_rate for one in (registered, started, faster, stopped)]
         assert rates == [0.0, 0.5, 0.8, 0.0]
         assert started.status is ScorerStatus.STARTED
+
+
+def test_the_history_of_a_notebook_keeps_no_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    namespace: dict[str, object] = {}
+    notebook = types.ModuleType("IPython")
+    notebook.get_ipython = lambda: types.SimpleNamespace(user_ns=namespace)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+
+    handle = brief.register()
+    namespace["_1"] = namespace["_"] = handle.start(sampling_config=sampling(0.5))
+    with pytest.warns(UserWarning, match="out of date"):
+        assert handle.sample_rate == 0.5
+    namespace["started"] = namespace["_"]
+    assert handle.sample_rate == 0.0
 
 
 def test_dropping_what_register_returned_is_forgiven() -> None:

@@ -128,6 +128,7 @@ def test_a_function_does_not_know_itself() -> None:
         ("(outputs, size=Decimal('1'))", "uses Decimal"),
         ("(outputs, what=<object object at 0x7f>)", "can't be written as Python"),
         ("(outputs: my.module.<locals>.Thing)", "can't be written as Python"),
+        ("(outputs): pass\ndef other()", "can't be written as Python"),
     ],
 )
 def test_signatures(signature: str, needs: str | None) -> None:
@@ -147,6 +148,11 @@ def test_what_is_no_body_is_found(body: str) -> None:
 def test_bodies_that_break_the_parser_are_an_answer_too(depth: int) -> None:
     for body in ("(" * depth + ")" * depth, "-" * depth + "1", "x" + ".y" * depth):
         check_stored("probe", f"return {body}", "(outputs)", objection=anything)
+
+
+def test_a_body_that_would_keep_the_server_busy_is_refused_by_its_length() -> None:
+    (found,) = check_stored("probe", "x = 1\n" * 1_000_000, "(outputs)", objection=anything)
+    assert (found.code, found.message) == ("too-long", "has 6,000,000 characters")
 
 
 def test_the_names_that_mlflow_provides_are_those() -> None:

@@ -7,6 +7,8 @@ dropped the new one has only the old one to ask how the scorer is, so it then as
 
 from __future__ import annotations
 
+import inspect
+import sys
 import threading
 import warnings
 import weakref
@@ -14,6 +16,7 @@ from collections.abc import Callable
 
 from mlflow.genai.scorers.base import Scorer, ScorerSamplingConfig
 
+_NOT_THE_CALLERS = {__file__, inspect.getfile(Scorer)}
 _warned = threading.Event()
 
 
@@ -48,7 +51,7 @@ class Superseded(ScorerSamplingConfig):
         return self._settings().filter_string
 
     def _settings(self) -> ScorerSamplingConfig:
-        if self._successor() is not None:
+        if _is_kept(self._successor()):
             return self._before
         if not _warned.is_set():
             _warned.set()
@@ -56,6 +59,23 @@ class Superseded(ScorerSamplingConfig):
                 f"This handle of scorer '{self._name}' is out of date: start(), update() and "
                 "stop() return a new one, which was not kept, so this one asks the server. "
                 f"Write `{self._name} = {self._name}.start(...)`.",
-                stacklevel=4,
+                stacklevel=_callers_level(),
             )
         return self._current()
+
+
+def _is_kept(handle: Scorer | None) -> bool:
+    """Whether somebody has this handle; a notebook's history of results is nobody."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if handle is None or shell is None:
+        return handle is not None
+    names = [name for name, value in shell.user_ns.items() if value is handle]
+    return not names or not all(name.startswith("_") for name in names)
+
+
+def _callers_level() -> int:
+    """How far up the stack the line is that asked: outside of this file and of MLflow's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename in _NOT_THE_CALLERS:
+        level, frame = level + 1, frame.f_back
+    return level

@@ -41,6 +41,7 @@ _OF_CLASSES = frozenset({"__annotations__", "__conditional_annotations__"})
 _KNOWN = PROVIDED | _OF_CLASSES | frozenset(dir(builtins))
 _LOADS = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "DELETE_GLOBAL"}
 _STORES = {"STORE_GLOBAL", "STORE_NAME"}
+_MAX_LENGTH = 1_000_000  # characters; what a compiler takes in seconds
 _COMPILER_LIMITS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 _HANDLES_MISSING = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 
@@ -86,11 +87,8 @@ def check_function(
         findings.extend(_annotation_findings(function))
     try:
         findings.extend(_name_findings(function))
-    except SyntaxError as error:  # such as a `return` that MLflow cut out of its function
-        findings.append(_syntax_finding(error))
     except _COMPILER_LIMITS as error:
-        message = f"can't be compiled: {type(error).__name__}: {error}"
-        findings.append(Finding(function.lineno, 1, "syntax", message, "make it simpler"))
+        findings.append(_unparsable(error, function.lineno))
     return sorted(findings)
 
 
@@ -109,26 +107,37 @@ def check_stored(
         signature: with parentheses, as `inspect.signature` writes it.
         objection: as for `check_function`.
     """
+    function = _stored_function(name, body, signature)
+    if isinstance(function, Finding):
+        return [function]
+    return [_in_body(found) for found in check_function(function, objection=objection)]
+
+
+def _stored_function(name: str, body: str, signature: str) -> ast.FunctionDef | Finding:
     if not body.strip() or body.lstrip().startswith(f"def {name}("):
-        return [_no_body(1, "is a lambda, async or written on one line")]
-    try:
-        ast.parse(f"def f{signature}: pass")
-    except _COMPILER_LIMITS:
+        return _no_body(1, "is a lambda, async or written on one line")
+    if len(body) > _MAX_LENGTH:
+        return Finding(1, 1, "too-long", f"has {len(body):,} characters", "store data elsewhere")
+    if not _is_signature(signature):
         message = f"its signature {signature} can't be written as Python"
         fix = "leave out annotations and default values that are not plain literals"
-        return [Finding(1, 1, "signature", message, fix)]
+        return Finding(1, 1, "signature", message, fix)
     indented = "\n".join(f"    {line}" for line in body.split("\n"))
     try:
         tree = ast.parse(f"def {name}{signature}:\n{indented}")
-    except SyntaxError as error:
-        return [_in_body(_syntax_finding(error))]
     except _COMPILER_LIMITS as error:
-        message = f"can't be parsed: {type(error).__name__}: {error}"
-        return [Finding(1, 1, "syntax", message, "make it simpler")]
-    (function, *_) = tree.body
-    if not isinstance(function, ast.FunctionDef):
-        return [Finding(1, 1, "syntax", f"{name!r} is not a function name", "name the function")]
-    return [_in_body(found) for found in check_function(function, objection=objection)]
+        return _in_body(_unparsable(error))
+    function = tree.body[0]
+    if len(tree.body) > 1 or not isinstance(function, ast.FunctionDef):
+        return Finding(1, 1, "syntax", f"{name!r} is not a function name", "name the function")
+    return function
+
+
+def _is_signature(text: str) -> bool:
+    try:
+        return len(ast.parse(f"def f{text}: pass").body) == 1
+    except _COMPILER_LIMITS:
+        return False
 
 
 def _missing_body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Finding | None:
@@ -154,10 +163,12 @@ def _in_body(found: Finding) -> Finding:
     return Finding(line, column, found.code, found.message, found.fix)
 
 
-def _syntax_finding(error: SyntaxError) -> Finding:
-    return Finding(
-        error.lineno or 1, error.offset or 1, "syntax", f"is not Python: {error.msg}", "correct it"
-    )
+def _unparsable(error: Exception, line: int = 1) -> Finding:
+    if isinstance(error, SyntaxError):
+        line, column = error.lineno or line, error.offset or 1
+        return Finding(line, column, "syntax", f"is not Python: {error.msg}", "correct it")
+    message = f"is too much for Python's compiler: {type(error).__name__}: {error}"
+    return Finding(line, 1, "syntax", message, "make it simpler")
 
 
 def _name_findings(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Finding]:

@@ -80,7 +80,14 @@ class ScorerMethods:
             raise self._with_names_like(error, experiment_id, name) from error
 
     def delete_scorer(self, experiment_id: str, name: str, version: int | None = None) -> None:
-        """As MLflow's; an unknown name is answered with those like it."""
+        """As MLflow's; an unknown name is answered with those like it.
+
+        With its only version goes the scorer. MLflow keeps its rate, with which the next scorer of
+        that name would be started as soon as it is registered.
+        """
+        versions = [one.scorer_version for one in self.list_scorer_versions(experiment_id, name)]
+        if versions == [version]:
+            version = None
         try:
             super().delete_scorer(experiment_id, name, version)  # type: ignore[misc]
         except MlflowException as error:
