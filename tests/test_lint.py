@@ -59,6 +59,24 @@ def test_scorers_that_register_would_refuse() -> None:
     ]
 
 
+def test_decorators_that_are_not_stored() -> None:
+    body = """
+    from mlflow.genai import scorer as judge
+
+    @traced
+    @scorer(name="length")
+    @retry(3)
+    def length(outputs):
+        return len(outputs)
+
+    @judge
+    @cached
+    def brief(outputs):
+        return len(outputs) < 100
+    """
+    assert found(body) == [(5, "lost-decorator"), (10, "lost-decorator")]
+
+
 def test_annotations_that_are_never_looked_up_do_not_count() -> None:
     text = "from __future__ import annotations\n" + IMPORTS
     text += "@scorer\ndef typed(outputs: List[str]) -> Any:\n    return True\n"

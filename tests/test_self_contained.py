@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import json
 import subprocess
@@ -24,7 +25,9 @@ from mlflow.genai.scorers.scorer_utils import recreate_function
 from mlflow.tracking import MlflowClient
 
 from running import RunningVedette
-from vedette.client.self_contained import PROVIDED, Finding, check_stored, own_modules
+from vedette.client.findings import Finding
+from vedette.client.own_modules import own_modules
+from vedette.client.self_contained import PROVIDED, check_stored
 
 LIMIT = 100
 
@@ -286,6 +289,16 @@ def test_register_looks_into_ensembles(experiment: str) -> None:
     both = make_scorer_ensemble(name="both", scorers=[Safety(), too_long], ensemble_fn="agg_all")
     with pytest.raises(MlflowException, match="uses LIMIT"):
         both.register()
+
+
+def test_decorators_that_are_not_stored_are_refused(experiment: str) -> None:
+    @scorer_decorator
+    @functools.lru_cache(maxsize=8)
+    def cached(outputs):
+        return len(outputs)
+
+    with pytest.raises(MlflowException, match=r"decorated with functools\.lru_cache, which is not"):
+        cached.register()
 
 
 def test_closures_async_functions_and_one_liners_are_refused(experiment: str) -> None:

@@ -13,8 +13,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from vedette.client.findings import Finding
 from vedette.client.handles import Handles, dotted
-from vedette.client.self_contained import Finding, check_function, own_modules
+from vedette.client.own_modules import own_modules
+from vedette.client.self_contained import check_function
 
 _ARCHIVAL = {"enable_trace_archival", "enable_databricks_trace_archival"}
 _ROUTES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import dedent
@@ -14,15 +14,11 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.genai.scorers import KnowledgeRetention
 from mlflow.genai.scorers.base import EnsembleScorer, Scorer, SerializedScorer
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from pydantic import BaseModel
 
-from vedette.client.self_contained import (
-    FUTURE_ANNOTATIONS,
-    Finding,
-    check_function,
-    own_modules,
-)
+from vedette.client.findings import not_self_contained
+from vedette.client.own_modules import own_modules
+from vedette.client.self_contained import FUTURE_ANNOTATIONS, check_function
 
 
 def serialize(scorer: Scorer) -> dict[str, Any]:
@@ -72,6 +68,7 @@ def _serialized(scorer: Scorer, **body: Any) -> dict[str, Any]:
 
 
 def _require_self_contained(name: str, function: Callable[..., Any]) -> None:
+    function = inspect.unwrap(function)
     try:
         lines, first = inspect.getsourcelines(function)
         file = Path(inspect.getsourcefile(function) or "")
@@ -91,31 +88,11 @@ def _require_self_contained(name: str, function: Callable[..., Any]) -> None:
     home = file if file.is_file() else Path.cwd() / file.name
     findings = check_function(node, objection=own_modules(home), annotations=not quoted)
     if findings:
-        raise not_self_contained(name, findings, f"{_shown(file)}, line ")
+        raise MlflowException.invalid_parameter_value(
+            not_self_contained(name, findings, f"{_shown(file)}, line ")
+        )
 
 
 def _shown(file: Path) -> str:
     relative = os.path.relpath(file)
     return str(file) if relative.startswith("..") else relative
-
-
-def not_self_contained(
-    name: str, findings: Sequence[Finding], where: str, lines: Sequence[str] = ()
-) -> MlflowException:
-    """The error that says what keeps a scorer from running elsewhere, line by line.
-
-    Args:
-        name: of the scorer.
-        findings: at least one.
-        where: what to put before a line's number.
-        lines: the source that the lines are counted in, to be quoted for who can't look at it.
-    """
-    problems = []
-    for one in findings:
-        quoted = f" (`{lines[one.line - 1].strip()}`)" if one.line <= len(lines) else ""
-        problems.append(f"  {where}{one.line}{quoted}: {one.message}; {one.fix}")
-    return MlflowException(
-        f"Scorer '{name}' is not self-contained. It is stored as text and runs elsewhere, without "
-        "the module around it:\n" + "\n".join(problems),
-        INVALID_PARAMETER_VALUE,
-    )

@@ -15,12 +15,10 @@ import ast
 import builtins
 import copy
 import dis
-import sys
-import sysconfig
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from types import CodeType
+
+from vedette.client.findings import Finding
 
 FUTURE_ANNOTATIONS = annotations.compiler_flag
 # What MLflow's `recreate_function` gives to the function that it makes (a test compares).
@@ -46,25 +44,6 @@ _COMPILER_LIMITS = (SyntaxError, ValueError, RecursionError, MemoryError, Overfl
 _HANDLES_MISSING = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 
 
-@dataclass(frozen=True, order=True)
-class Finding:
-    """Something in source code that will not do what its author expects.
-
-    Attributes:
-        line: from 1.
-        column: from 1.
-        code: what kind of finding it is, for filters and scripts.
-        message: what is wrong.
-        fix: what to write instead.
-    """
-
-    line: int
-    column: int
-    code: str
-    message: str
-    fix: str
-
-
 def check_function(
     function: ast.FunctionDef | ast.AsyncFunctionDef,
     *,
@@ -74,7 +53,7 @@ def check_function(
     """What keeps a function from running elsewhere, in the order of its lines.
 
     Args:
-        function: as parsed; its decorators are not looked at.
+        function: as parsed, with its decorators.
         objection: given the top-level name of an imported module, what is wrong with it and what to
             write instead, or None.
         annotations: whether annotations of its signature count. They don't where the module has
@@ -82,7 +61,7 @@ def check_function(
     """
     if found := _missing_body(function):
         return [found]
-    findings = list(_import_findings(function, objection))
+    findings = [*_lost_decorators(function), *_import_findings(function, objection)]
     if annotations:
         findings.extend(_annotation_findings(function))
     try:
@@ -169,6 +148,20 @@ def _unparsable(error: Exception, line: int = 1) -> Finding:
         return Finding(line, column, "syntax", f"is not Python: {error.msg}", "correct it")
     message = f"is too much for Python's compiler: {type(error).__name__}: {error}"
     return Finding(line, 1, "syntax", message, "make it simpler")
+
+
+def _lost_decorators(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Finding]:
+    """Decorators below ``@scorer``: it is the bare function that is stored."""
+    names = [
+        ast.unparse(one.func if isinstance(one, ast.Call) else one)
+        for one in function.decorator_list
+    ]
+    ours = next((at for at, name in enumerate(names) if name.split(".")[-1] == "scorer"), 0)
+    for decorator, name in list(zip(function.decorator_list, names, strict=True))[ours + 1 :]:
+        message = f"is decorated with {name}, which is not stored with it"
+        fix = "do inside the function what the decorator does"
+        line, column = decorator.lineno, decorator.col_offset + 1
+        yield Finding(line, column, "lost-decorator", message, fix)
 
 
 def _name_findings(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Finding]:
@@ -276,25 +269,3 @@ def _handles_missing(handler: ast.ExceptHandler) -> bool:
         return True
     caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     return any(isinstance(one, ast.Name) and one.id in _HANDLES_MISSING for one in caught)
-
-
-def own_modules(file: Path) -> Callable[[str], tuple[str, str] | None]:
-    """An objection to modules that lie beside the file, or in the package that it is part of.
-
-    They are the author's own code, which is not installed where scorers run.
-    """
-    inside = file.resolve().parent
-    package = None
-    while (inside / "__init__.py").is_file():
-        package, inside = inside.name, inside.parent
-    installed = inside in {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
-
-    def objection(module: str) -> tuple[str, str] | None:
-        beside = (inside / f"{module}.py").is_file() or any((inside / module).glob("*.py"))
-        own = module == package or (beside and not installed)
-        if not own or module in sys.stdlib_module_names:
-            return None
-        fix = "put what it needs inside the function, or install it as a library with Vedette"
-        return f"imports {module}, which is your own code and not there where it runs", fix
-
-    return objection

@@ -21,7 +21,7 @@ from mlflow.store.tracking.dbmodels.models import (
     SqlScorer,
 )
 
-from vedette.client.registration import not_self_contained
+from vedette.client.findings import not_self_contained
 from vedette.client.self_contained import check_stored
 from vedette.mlflow_app.filter_position import require_filter
 from vedette.mlflow_app.plane import TracePlane
@@ -210,7 +210,9 @@ def _require_self_contained(name: str, function: dict[str, Any]) -> None:
     function_name, body, signature = cast(list[str], texts)
     findings = check_stored(function_name, body, signature, objection=_not_installed)
     if findings:
-        raise not_self_contained(name, findings, "line ", body.split("\n"))
+        raise MlflowException.invalid_parameter_value(
+            not_self_contained(name, findings, "line ", body.split("\n"))
+        )
 
 
 def _not_installed(module: str) -> tuple[str, str] | None:
