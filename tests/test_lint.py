@@ -48,6 +48,10 @@ def test_scorers_that_register_would_refuse() -> None:
         import re
         return bool(re.search("a", outputs))
 
+    @scorer
+    def limited(outputs, limit=LIMIT):
+        return len(outputs) < limit
+
     def helper(outputs):
         return LIMIT
     """
@@ -56,6 +60,7 @@ def test_scorers_that_register_would_refuse() -> None:
         (9, "outside-name"),
         (12, "signature-import"),
         (13, "own-import"),
+        (22, "outside-name"),
     ]
 
 

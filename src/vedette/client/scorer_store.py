@@ -188,8 +188,5 @@ def _handle(data: dict[str, Any]) -> Scorer:
         return StoredScorer.from_serialized(data)
     try:
         return Scorer.model_validate(data)
-    except (
-        MlflowException,
-        ImportError,
-    ) as error:  # made by a newer MLflow, or its library is not here
+    except Exception as error:  # its library is not here, or a newer MLflow made it: list the rest
         return StoredScorer.from_serialized(data, reason=str(error))

@@ -157,6 +157,7 @@ class ScorerMethods:
             .join(SqlOnlineScoringConfig, SqlOnlineScoringConfig.scorer_id == SqlScorer.scorer_id)
             .filter(
                 SqlScorer.experiment_id == int(scorer.experiment_id),
+                SqlScorer.scorer_versions.any(),
                 SqlOnlineScoringConfig.sample_rate > 0,
             )
         )
