@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_type_hints
@@ -352,6 +353,41 @@ def _described(name: str, values: dict[str, Any], loaded: LoadedSettings) -> dic
         "environment": env_name(name),
         "description": Settings.model_fields[name].description,
     }
+
+
+@app.command()
+def lint(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Python source files."),
+    ],
+    as_json: _Json = False,
+) -> None:
+    """Find what goes wrong with scorers before they are registered, without running anything.
+
+    Scorers that use a name from outside their function (they are stored as text and run
+    elsewhere); handles that `start()` returned and nobody kept; registration inside request
+    handlers; dates written into filters. Exits with 1 when something is found.
+
+    Example: `vedette lint scorers.py agent.py`
+    """
+    from vedette.client.lint import lint as findings_in
+
+    found = []
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            _fail(f"{file}: cannot be read: {error}", USAGE)
+        found += [(file, one) for one in findings_in(text, file)]
+    if as_json:
+        print(json.dumps([{"file": str(file), **asdict(one)} for file, one in found], indent=2))
+    else:
+        for file, one in found:
+            print(f"{file}:{one.line}:{one.column}: {one.code}: {one.message}; {one.fix}")
+        print(f"{len(found)} found in {len(files)} file{'s' if len(files) > 1 else ''}")
+    if found:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

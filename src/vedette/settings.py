@@ -105,6 +105,9 @@ class Settings(BaseSettings):
         description="JSON file with prices of models, for what judges cost.  "
         "[default: the table that comes with MLflow]",
     )
+    max_active_scorers: int = Field(
+        20, ge=1, description="Scorers of one experiment that may be started at the same time."
+    )
 
     @property
     def control_uri(self) -> str:

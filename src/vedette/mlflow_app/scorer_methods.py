@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import threading
 import uuid
+from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any, cast
 
 from mlflow.entities import ScorerVersion
@@ -12,15 +15,25 @@ from mlflow.exceptions import MlflowException
 from mlflow.genai.scorers.base import SerializedScorer
 from mlflow.genai.scorers.online.entities import OnlineScoringConfig
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.store.tracking.dbmodels.models import SqlOnlineScoringConfig, SqlScorer
+from mlflow.store.tracking.dbmodels.models import (
+    SqlExperiment,
+    SqlOnlineScoringConfig,
+    SqlScorer,
+)
 
-from vedette.traces.filters import compile_filter
+from vedette.client.findings import not_self_contained
+from vedette.client.self_contained import check_stored
+from vedette.mlflow_app.filter_position import require_filter
+from vedette.mlflow_app.plane import TracePlane
 
 _NOT_FOUND = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
+_registering = threading.Lock()  # MLflow reads the highest version, then adds the next
 
 
 class ScorerMethods:
     """Mixed into the store, ahead of MLflow's."""
+
+    _plane: TracePlane
 
     def get_active_online_scorers(self) -> list[Any]:
         """Nothing, for MLflow's own scheduler: the engine scores."""
@@ -29,19 +42,23 @@ class ScorerMethods:
     def register_scorer(
         self, experiment_id: str, name: str, serialized_scorer: str
     ) -> ScorerVersion:
-        """As MLflow's, which fails on what isn't a serialized scorer.
+        """As MLflow's, which fails on what isn't a serialized scorer and takes any function.
 
         Raises:
-            MlflowException: INVALID_PARAMETER_VALUE, it isn't one.
+            MlflowException: INVALID_PARAMETER_VALUE, it isn't one, or holds a function that can't
+                run from its text alone.
         """
         try:
-            scorer = SerializedScorer.from_dict(json.loads(serialized_scorer))
+            data = json.loads(serialized_scorer)
+            SerializedScorer.from_dict(data)
         except (ValueError, TypeError, AttributeError) as error:
             raise MlflowException.invalid_parameter_value(
                 f"serialized_scorer is not one that MLflow's Scorer.model_dump() has made: {error}"
             ) from error
-        _require_body(name, scorer)
-        found = super().register_scorer(experiment_id, name, serialized_scorer)  # type: ignore[misc]
+        for function in _functions(data):
+            _require_self_contained(name, function)
+        with _registering:
+            found = super().register_scorer(experiment_id, name, serialized_scorer)  # type: ignore[misc]
         return cast(ScorerVersion, found)
 
     def get_scorer(
@@ -63,7 +80,14 @@ class ScorerMethods:
             raise self._with_names_like(error, experiment_id, name) from error
 
     def delete_scorer(self, experiment_id: str, name: str, version: int | None = None) -> None:
-        """As MLflow's; an unknown name is answered with those like it."""
+        """As MLflow's; an unknown name is answered with those like it.
+
+        With its only version goes the scorer. MLflow keeps its rate, with which the next scorer of
+        that name would be started as soon as it is registered.
+        """
+        versions = [one.scorer_version for one in self.list_scorer_versions(experiment_id, name)]
+        if versions == [version]:
+            version = None
         try:
             super().delete_scorer(experiment_id, name, version)  # type: ignore[misc]
         except MlflowException as error:
@@ -79,16 +103,17 @@ class ScorerMethods:
         """Set a scorer's rate and filter. MLflow refuses scorers without a gateway model here.
 
         Raises:
-            MlflowException: INVALID_PARAMETER_VALUE: the rate isn't a number in 0..1 or the filter
-                doesn't parse; RESOURCE_DOES_NOT_EXIST, naming scorers with similar names.
+            MlflowException: INVALID_PARAMETER_VALUE: the rate isn't a number in 0..1, the filter
+                doesn't parse, or the experiment has as many active scorers as it may have;
+                RESOURCE_DOES_NOT_EXIST, naming scorers with similar names.
         """
         if isinstance(sample_rate, bool) or not isinstance(sample_rate, int | float):
             raise MlflowException.invalid_parameter_value(
                 f"sample_rate must be a number, got {type(sample_rate).__name__}"
             )
-        if not 0.0 <= sample_rate <= 1.0:
+        if not 0.0 <= sample_rate <= 1.0:  # nor NaN
             raise MlflowException.invalid_parameter_value(
-                f"sample_rate must be between 0.0 and 1.0, got {sample_rate}"
+                f"sample_rate must be a number between 0.0 and 1.0, got {sample_rate}"
             )
         for text in (scorer_name, filter_string or ""):
             try:
@@ -98,16 +123,22 @@ class ScorerMethods:
                     f"{text!r} is not valid text: {error.reason}"
                 ) from error
         if filter_string:
-            compile_filter(filter_string, None)  # raises what search_traces would
+            require_filter(filter_string)
         scorer = self.get_scorer(experiment_id, scorer_name)
         with self.ManagedSessionMaker(read_only=False) as session:  # type: ignore[attr-defined]
-            # One at a time per scorer, so that there is never more than one configuration of it
-            session.query(SqlScorer).filter(
-                SqlScorer.scorer_id == scorer.scorer_id
-            ).with_for_update().one()
-            session.query(SqlOnlineScoringConfig).filter(
+            # One at a time per experiment, so that what is counted stays true until the commit and
+            # a scorer never has two configurations. Databases lock the row; SQLite has no such lock
+            # but lets one transaction write at a time, from its first DELETE on.
+            session.query(SqlExperiment.experiment_id).filter(
+                SqlExperiment.experiment_id == int(scorer.experiment_id)
+            ).with_for_update(key_share=True).one()
+            own = session.query(SqlOnlineScoringConfig).filter(
                 SqlOnlineScoringConfig.scorer_id == scorer.scorer_id
-            ).delete()
+            )
+            was_active = own.filter(SqlOnlineScoringConfig.sample_rate > 0).delete() > 0
+            own.delete()
+            if sample_rate > 0 and not was_active:
+                self._require_room(session, scorer)
             config = SqlOnlineScoringConfig(
                 online_scoring_config_id=uuid.uuid4().hex,
                 scorer_id=scorer.scorer_id,
@@ -118,6 +149,25 @@ class ScorerMethods:
             session.add(config)
             session.flush()
             return config.to_mlflow_entity()
+
+    def _require_room(self, session: Any, scorer: ScorerVersion) -> None:
+        limit = self._plane.settings.max_active_scorers
+        active = (
+            session.query(SqlScorer.scorer_name)
+            .join(SqlOnlineScoringConfig, SqlOnlineScoringConfig.scorer_id == SqlScorer.scorer_id)
+            .filter(
+                SqlScorer.experiment_id == int(scorer.experiment_id),
+                SqlScorer.scorer_versions.any(),
+                SqlOnlineScoringConfig.sample_rate > 0,
+            )
+        )
+        names = sorted(name for (name,) in active)
+        if len(names) >= limit:
+            raise MlflowException.invalid_parameter_value(
+                f"Scorer '{scorer.scorer_name}' can't be started: experiment "
+                f"{scorer.experiment_id} has {len(names)} active scorers, and {limit} are the most "
+                f"(setting max_active_scorers). Stop one of them first: {', '.join(names)}."
+            )
 
     def _with_names_like(
         self, error: MlflowException, experiment_id: str, name: str
@@ -140,14 +190,39 @@ class ScorerMethods:
         return found
 
 
-def _require_body(name: str, scorer: SerializedScorer) -> None:
-    """Refuse a function of which MLflow took the ``def`` line for the body.
+def _functions(data: Any) -> Iterator[dict[str, Any]]:
+    """The serialized ``@scorer`` functions in a serialized scorer, be it an ensemble."""
+    if isinstance(data, dict):
+        if data.get("call_source") is not None:
+            yield data
+        for value in data.values():
+            yield from _functions(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _functions(value)
 
-    It does so with one-line functions: run, they would define themselves and return nothing.
-    """
-    source, function = scorer.call_source, scorer.original_func_name
-    if source and function and source.lstrip().startswith(f"def {function}("):
+
+def _require_self_contained(name: str, function: dict[str, Any]) -> None:
+    texts = [function.get(key) for key in ("original_func_name", "call_source", "call_signature")]
+    if not all(isinstance(text, str) for text in texts):
         raise MlflowException.invalid_parameter_value(
-            f"scorer '{name}' is written on one line: put the body of the function on lines of its "
-            "own, else MLflow stores no body"
+            f"Scorer '{name}' lacks the name, the body or the signature of its function."
         )
+    function_name, body, signature = cast(list[str], texts)
+    findings = check_stored(function_name, body, signature, objection=_not_installed)
+    if findings:
+        raise MlflowException.invalid_parameter_value(
+            not_self_contained(name, findings, "line ", body.split("\n"))
+        )
+
+
+def _not_installed(module: str) -> tuple[str, str] | None:
+    """Workers have the libraries that the server has. Nothing is imported to find out."""
+    try:
+        found = find_spec(module)
+    except (ImportError, ValueError):  # e.g. __main__
+        found = None
+    if found is not None:
+        return None
+    fix = "install it with Vedette if it is a library; if it is your own code, put it inside"
+    return f"imports {module}, which is not installed where it runs", fix
