@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import ExperimentTag
 from mlflow.genai.judges import make_judge
 
 from fake_llm import FakeLLM, Reply, error, verdict
 from scoring_support import Plane, spans_record
 from vedette.scoring import backoff, breaker
+from vedette.scoring.active import BUDGET_TAG
 
 
 @pytest.fixture
@@ -112,4 +114,31 @@ def test_a_missing_key_is_a_state_of_the_scorer_and_units_wait(
     llm.reset(Reply(body=verdict("yes")))
     settled(plane, experiment, {"scored": 3})
     assert problem() is None
+    plane.close()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_judge_whose_budget_is_spent_stops_and_says_so(tmp_path: Path, llm: FakeLLM) -> None:
+    llm.reset(Reply(body=verdict("yes")))
+    plane = Plane(tmp_path)
+    experiment = plane.store.create_experiment("judged")
+    register_judge(plane, experiment)
+    budget = json.dumps({"dollars_per_day": 1e-6})  # one call costs more
+    plane.store.set_experiment_tag(experiment, ExperimentTag(f"{BUDGET_TAG}nice", budget))
+    plane.settle()
+    plane.arrive(spans_record(experiment, 1))
+    settled(plane, experiment, {"scored": 1})
+    state = plane.scoring.state()["scorers"][f"{experiment}/nice"]
+    deadline = time.monotonic() + 20
+    while not state["note"]:
+        assert time.monotonic() < deadline
+        plane.scoring.tick()
+        state = plane.scoring.state()["scorers"][f"{experiment}/nice"]
+    assert "dollars are spent today" in state["note"]
+
+    plane.arrive(*(spans_record(experiment, number) for number in (2, 3)))
+    settled(plane, experiment, {"scored": 1, "budget": 2})
+
+    assert plane.scored(experiment, "nice") == [1]
+    assert len(llm.requests) == 1
     plane.close()

@@ -31,12 +31,12 @@ from vedette.intake.journal import JournalWriter
 from vedette.intake.segments import segment_files
 from vedette.processes import is_alive, read_state
 from vedette.readiness import rebuild_state, told
+from vedette.scoring.told import scorer_gauges, scorer_warnings
 from vedette.settings import Settings
 
 _STALE_SECONDS = 10.0  # the engine publishes every second
 _STARTING_SECONDS = 30.0  # how long a missing engine counts as one that is starting
 _SLOW_SECONDS = 60.0  # a backlog or lag above this is worth a warning
-_LAG_SECONDS = 300.0  # a scorer's, above which it is told
 _NEARLY_FULL = 0.8
 _LITTLE_DISK_BYTES = 1024**3
 _REFUSING = {"server": "refusing", "engine": "engine_refusing"}  # whose journal, key
@@ -187,12 +187,7 @@ class Health:
         ):
             if error:
                 yield f"{what}: {error}"
-        for key, scorer in parts["workers"].get("scorers", {}).items():
-            lag = scorer["lag_seconds"]
-            if scorer["problem"]:
-                yield f"scorer {key} waits: {scorer['problem']}"
-            elif lag is not None and lag > _LAG_SECONDS:
-                yield f"scorer {key} is {lag:.0f} s behind: it is slower than the traffic"
+        yield from scorer_warnings(parts["workers"].get("scorers", {}))
         if disk["free_bytes"] < _LITTLE_DISK_BYTES:
             yield (
                 f"the disk of {self._settings.data} has {disk['free_bytes']:,} bytes left; "
@@ -259,38 +254,11 @@ class _HealthCollector(Collector):
         for name, key in _REFUSING.items():
             refusing.add_metric([name], float(report["journal"][key] is not None))
         yield refusing
-        yield from _scorers(report["parts"]["workers"].get("scorers", {}))
+        yield from scorer_gauges(report["parts"]["workers"].get("scorers", {}))
         for metric, (section, key), text in _GAUGES:
             value = report[section].get(key)
             if value is not None:
                 yield GaugeMetricFamily(metric, text, value)
-
-
-def _scorers(scorers: dict[str, dict[str, Any]]) -> Iterable[Metric]:
-    labels = ["experiment_id", "scorer"]
-    gauges = {
-        "rate": GaugeMetricFamily("vedette_scorer_rate", "Sampling rate.", labels=labels),
-        "in_flight": GaugeMetricFamily(
-            "vedette_scorer_in_flight", "Units being scored.", labels=labels
-        ),
-        "retrying": GaugeMetricFamily(
-            "vedette_scorer_retrying", "Units waiting to be tried again.", labels=labels
-        ),
-        "lag_seconds": GaugeMetricFamily(
-            "vedette_scorer_lag_seconds", "Age of the oldest undecided unit.", labels=labels
-        ),
-        "problem": GaugeMetricFamily(
-            "vedette_scorer_paused", "1 while something keeps it from going on.", labels=labels
-        ),
-    }
-    for key, scorer in scorers.items():
-        experiment_id, _, name = key.partition("/")
-        for field, gauge in gauges.items():
-            value = scorer[field]
-            number = float(value is not None) if field == "problem" else value
-            if number is not None:
-                gauge.add_metric([experiment_id, name], number)
-    return gauges.values()
 
 
 def routes(settings: Settings, journal: JournalWriter) -> list[Route]:

@@ -105,6 +105,14 @@ class Settings(BaseSettings):
         description="JSON file with prices of models, for what judges cost.  "
         "[default: the table that comes with MLflow]",
     )
+    budget_calls_per_minute: float | None = Field(
+        None, ge=0, description="Calls of all judges together; near it their rates are lowered."
+    )
+    budget_dollars_per_day: float | None = Field(
+        None,
+        ge=0,
+        description="Cost of all judges together (UTC days); near it their rates are lowered.",
+    )
     max_active_scorers: int = Field(
         20, ge=1, description="Scorers of one experiment that may be started at the same time."
     )

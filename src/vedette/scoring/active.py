@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import orjson
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from vedette.scoring.budget import Cap
 from vedette.scoring.judges import asks_model, refusal
 from vedette.sql import statements
 
@@ -21,6 +22,8 @@ _SQL = statements("vedette.scoring", "active")
 
 # An experiment's tag of this name and a scorer's: JSON [[filter, rate], ...]
 STRATA_TAG = "vedette.sampling_strata."
+# Likewise: JSON {"calls_per_minute": number or null, "dollars_per_day": number or null}
+BUDGET_TAG = "vedette.scoring_budget."
 
 
 class ControlUnavailable(Exception):
@@ -37,7 +40,8 @@ class ActiveScorer:
 
     ``sample_rate`` is in (0, 1]; ``serialized`` is MLflow's JSON of the scorer, which may hold code
     and is deserialised in workers only; ``artifact_location`` is the experiment's; ``strata`` are
-    pairs of a filter and the rate of what it matches; ``invalid`` says why it can't be run.
+    pairs of a filter and the rate of what it matches; ``cap`` is its budget; ``invalid`` says why
+    it can't be run.
     """
 
     experiment_id: str
@@ -48,6 +52,7 @@ class ActiveScorer:
     filter_string: str | None = None
     artifact_location: str = ""
     strata: tuple[tuple[str, float], ...] = ()
+    cap: Cap = field(default_factory=Cap)
     invalid: str | None = None
 
     @property
@@ -124,7 +129,8 @@ class ActiveScorers:
             with self._engine.connect() as connection:
                 rows = connection.execute(sqlalchemy.text(_SQL["active_scorers"])).all()
                 tags = connection.execute(
-                    sqlalchemy.text(_SQL["strata"]), {"pattern": f"{STRATA_TAG}%"}
+                    sqlalchemy.text(_SQL["tags"]),
+                    {"strata": f"{STRATA_TAG}%", "budgets": f"{BUDGET_TAG}%"},
                 ).all()
         except SQLAlchemyError as error:
             if self._is_missing() and self._read_at == float("-inf"):
@@ -133,10 +139,11 @@ class ActiveScorers:
             raise ControlUnavailable(
                 f"can't read the scorers from the control database: {reason}"
             ) from error
-        strata = {(str(experiment), key): value for experiment, key, value in tags}
+        told = {(str(experiment), key): value for experiment, key, value in tags}
         found: dict[str, ActiveScorer] = {}
         for experiment_id, name, version, serialized, rate, filter_string, location in rows:
-            pairs, invalid = _strata(strata.get((str(experiment_id), STRATA_TAG + name)))
+            pairs, invalid = _strata(told.get((str(experiment_id), STRATA_TAG + name)))
+            cap, wrong = _cap(told.get((str(experiment_id), BUDGET_TAG + name)))
             scorer = ActiveScorer(
                 experiment_id=str(experiment_id),
                 name=name,
@@ -146,7 +153,8 @@ class ActiveScorers:
                 filter_string=filter_string or None,
                 artifact_location=location or "",
                 strata=pairs,
-                invalid=invalid,
+                cap=cap,
+                invalid=invalid or wrong,
             )
             found[scorer.key] = replace(
                 scorer, invalid=scorer.invalid or refusal(scorer.definition)
@@ -171,3 +179,31 @@ def _strata(text: str | None) -> tuple[tuple[tuple[str, float], ...], str | None
     if not all(0.0 <= rate <= 1.0 for _, rate in pairs):
         return (), f"a rate in the experiment's tag {STRATA_TAG}* is outside 0..1: {text[:100]}"
     return pairs, None
+
+
+def _cap(text: str | None) -> tuple[Cap, str | None]:
+    """The budget in a tag, or what is wrong with it."""
+    if text is None:
+        return Cap(), None
+    try:
+        return cap_of(orjson.loads(text)), None
+    except ValueError as error:
+        return Cap(), f"the experiment's tag {BUDGET_TAG}* can't be used: {error}"
+
+
+def cap_of(value: Any) -> Cap:
+    """A budget from JSON.
+
+    Raises:
+        ValueError: it is none.
+    """
+    names = ("calls_per_minute", "dollars_per_day")
+    if not isinstance(value, dict) or value.keys() - set(names):
+        raise ValueError(f"a budget is an object with {' and '.join(names)}, not {value!r:.100}")
+    for name in names:
+        number = value.get(name)
+        if number is None:
+            continue
+        if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
+            raise ValueError(f"{name} must be a number of at least 0, not {number!r}")
+    return Cap(*(value.get(name) for name in names))

@@ -12,5 +12,6 @@ WHERE c.sample_rate > 0 AND v.scorer_version = (
 )
 ORDER BY s.experiment_id, s.scorer_name
 
--- name: strata
-SELECT experiment_id, key, value FROM experiment_tags WHERE key LIKE :pattern;
+-- name: tags
+SELECT experiment_id, key, value FROM experiment_tags
+WHERE key LIKE :strata OR key LIKE :budgets;

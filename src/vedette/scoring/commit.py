@@ -81,6 +81,12 @@ def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decis
     record = _record(progress.scorer.key, (progress.saved, end))
     record["epochs"] = [epoch.row() for epoch in progress.opened]
     record["counts"] = _counts(ready)
+    for batch in ready:
+        if batch.refused is not None:
+            record["decisions"] += [
+                verdicts.over_budget(batch.scorer, attempt, batch.refused)
+                for attempt in batch.attempts
+            ]
     for batch in (*ready, *retried):
         for attempt, outcome in batch.outcomes:
             decision, rows = verdicts.of(batch.scorer, attempt, outcome)

@@ -21,6 +21,7 @@ from vedette.scoring.pools import Pools
 from vedette.scoring.progress import Attempt, Batch, Pause, Progress
 from vedette.scoring.retries import Retries
 from vedette.scoring.selection import SELECTED, Choice, Selection
+from vedette.scoring.spending import Spending
 
 _WINDOW = 256  # completed units looked at in one go
 _IN_FLIGHT = 1024  # units of one scorer on their way through workers
@@ -44,12 +45,14 @@ class Planner:
         payloads: Payloads,
         pools: Pools,
         retries: Retries,
+        spending: Spending,
         is_folded: Callable[[Position], bool],
     ) -> None:
         self._selection = selection
         self._payloads = payloads
         self._pools = pools
         self._retries = retries
+        self._spending = spending
         self._is_folded = is_folded
 
     def start(self, scorers: Iterable[Progress]) -> bool:
@@ -62,6 +65,9 @@ class Planner:
         for progress in scorers:
             self._probe(progress)
             if progress.pause.active or not self._may_go_on(progress):
+                continue
+            room = progress.allowance.calls_now
+            if room is not None and room <= 0 and not progress.allowance.stopped:
                 continue
             self._retry(progress)
             if progress.in_flight < _IN_FLIGHT and progress.in_flight_bytes < _IN_FLIGHT_BYTES:
@@ -202,6 +208,14 @@ class Planner:
         attempts: list[Attempt] = []
         units: list[Unit] = []
         size = 0
+        selected = sum(choice.decision == SELECTED for choice in choices)
+        self._spending.note_chosen(progress, selected)
+        if progress.allowance.stopped and selected:
+            attempts = [first_attempt(c.epoch, c) for c in choices if c.decision == SELECTED]
+            counted = [choice for choice in choices if choice.decision != SELECTED]
+            reason = progress.allowance.reason or "There is no budget left."
+            progress.batches.append(Batch(scorer, end, counted, attempts, refused=reason))
+            return
         for at, choice in enumerate(choices):
             unit = found.get(choice.unit.position)
             if choice.decision != SELECTED:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from vedette.intake.records import Decisions, Position
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.breaker import Breaker
+from vedette.scoring.budget import Allowance
 from vedette.scoring.epochs import Epoch, Epochs
 from vedette.scoring.outcomes import Outcome, Unit
 from vedette.scoring.selection import Choice
@@ -18,6 +19,7 @@ from vedette.scoring.selection import Choice
 logger = logging.getLogger(__name__)
 
 _NOWHERE = Position(0, 0)
+_UNLIMITED = Allowance(factor=1.0, calls_now=None, reason=None)
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 600.0  # seconds
 
@@ -55,6 +57,7 @@ class Batch:
         counted: what was decided without a scorer.
         attempts, units: what is to be scored, one for one.
         future: their outcomes; None when there is nothing to score.
+        refused: why the attempts aren't made: there is no budget for them.
     """
 
     scorer: ActiveScorer
@@ -63,6 +66,7 @@ class Batch:
     attempts: Sequence[Attempt] = ()
     units: Sequence[Unit] = ()
     future: Future[list[Outcome]] | None = None
+    refused: str | None = None
 
     @property
     def done(self) -> bool:
@@ -81,7 +85,9 @@ class Batch:
 
     @property
     def outcomes(self) -> Iterator[tuple[Attempt, Outcome]]:
-        """What came of each attempt; call it when the batch is done."""
+        """What came of each attempt that was made; call it when the batch is done."""
+        if self.refused is not None:
+            return iter(())
         results: Sequence[Outcome] = self.future.result() if self.future is not None else ()
         return zip(self.attempts, results, strict=True)
 
@@ -125,6 +131,8 @@ class Progress:
         opened: epochs that aren't journaled yet.
         pause: how what can't be run is tried again.
         breaker: stops it while its calls fail.
+        allowance: what its budget leaves.
+        hint: something its owner should know, though it goes on.
         journaled: where the last record of its decisions ends in the journal.
         unconfirmed: a record that may or may not be in the journal: it is written again as it is,
             so that it is applied once.
@@ -141,6 +149,8 @@ class Progress:
     opened: list[Epoch] = field(default_factory=list)
     pause: Pause = field(default_factory=Pause)
     breaker: Breaker = field(default_factory=Breaker)
+    allowance: Allowance = field(default=_UNLIMITED)
+    hint: str | None = None
     journaled: Position = field(default=_NOWHERE)
     unconfirmed: Decisions | None = None
 

@@ -21,6 +21,7 @@ from vedette.scoring.active import (
     ControlUnavailable,
     control_engine,
 )
+from vedette.scoring.budget import Cap
 from vedette.scoring.commit import commit
 from vedette.scoring.completion import (
     Completion,
@@ -39,6 +40,7 @@ from vedette.scoring.price_table import PriceTable
 from vedette.scoring.progress import Progress
 from vedette.scoring.retries import Retries
 from vedette.scoring.selection import Selection, follows_annotations
+from vedette.scoring.spending import Spending
 from vedette.scoring.verdicts import Verdicts
 from vedette.settings import Settings
 from vedette.traces.index import TraceIndex
@@ -79,13 +81,16 @@ class Scoring:
             ),
         )
         self._retries = Retries()
-        self._verdicts = Verdicts(index, self._retries)
+        cap = Cap(settings.budget_calls_per_minute, settings.budget_dollars_per_day)
+        self._spending = Spending(index, cap)
+        self._verdicts = Verdicts(index, self._retries, self._spending)
         payloads = Payloads(index, contents)
         self._planner = Planner(
             Selection(index, contents),
             payloads,
             self._pools,
             self._retries,
+            self._spending,
             lambda place: index.position(journal.journal_id) >= place,
         )
         self._control = control_engine(settings.control_uri)
@@ -103,7 +108,7 @@ class Scoring:
         self._epochs: dict[str, list[Epoch]] = {}  # stored
         self._invalid: dict[str, ActiveScorer] = {}
         self._complete_at = 0.0
-        self._snapshot: list[tuple[str, float, int, int, int, str | None]] = []
+        self._snapshot: list[tuple[str, float, int, int, int, str | None, str | None]] = []
 
     def tick(self) -> bool:
         """Do what can be done now; True if there is more to do at once.
@@ -128,6 +133,7 @@ class Scoring:
         except ControlUnavailable:
             commit(self._journal, known.values(), self._verdicts)  # that needs no scorers
             raise
+        self._spending.limit(known)
         self._adopt(known, active, newest)
         # Before units complete: where a new scorer begins must be on disk by then
         committed = commit(self._journal, known.values(), self._verdicts, dropped=self._left)
@@ -143,7 +149,7 @@ class Scoring:
         self._pools.retire_idle()
         self._snapshot = [
             (key, *(one.scorer.sample_rate, one.cursor, one.in_flight), self._retries.count(key),
-             one.problem)
+             one.problem, one.allowance.reason or one.hint)
             for key, one in known.items()
         ]  # fmt: skip
         return committed or started or self._wait(known)
@@ -176,7 +182,7 @@ class Scoring:
         now = time.time() * 1000
         scorers: dict[str, dict[str, Any]] = {}
         oldest: dict[int, int | None] = {}
-        for key, rate, cursor, in_flight, retrying, problem in self._snapshot:
+        for key, rate, cursor, in_flight, retrying, problem, note in self._snapshot:
             if cursor not in oldest:
                 oldest[cursor] = oldest_after(self._index, cursor)
             since = oldest[cursor]
@@ -186,6 +192,7 @@ class Scoring:
                 "retrying": retrying,
                 "lag_seconds": 0.0 if since is None else max(0.0, now - since) / 1000,
                 "problem": problem,
+                "note": note,
             }
         for key, scorer in self._invalid.items():
             scorers[key] = {
@@ -194,6 +201,7 @@ class Scoring:
                 "retrying": 0,
                 "lag_seconds": None,
                 "problem": scorer.invalid,
+                "note": None,
             }
         return {"processes": self._pools.processes, "scorers": scorers}
 
@@ -224,7 +232,7 @@ class Scoring:
                 progress.breaker.reset(time.monotonic())
             opened = progress.epochs.follow(
                 scorer,
-                1.0,
+                progress.allowance.factor or 1.0,
                 progress.reached,
                 now_ms,
                 anew=progress.saved is None and not progress.opened,

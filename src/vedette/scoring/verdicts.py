@@ -18,6 +18,7 @@ from vedette.scoring.ids import assessment_id
 from vedette.scoring.outcomes import Outcome, Usage
 from vedette.scoring.progress import Attempt
 from vedette.scoring.retries import Retries
+from vedette.scoring.spending import Spending
 from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import assessment_rows
@@ -34,11 +35,13 @@ class Verdicts:
 
     Args:
         retries: is told what is to be tried again, once that is on disk.
+        spending: is told what was spent, likewise.
     """
 
-    def __init__(self, index: TraceIndex, retries: Retries) -> None:
+    def __init__(self, index: TraceIndex, retries: Retries, spending: Spending) -> None:
         self._index = index
         self._retries = retries
+        self._spending = spending
         # Scores of sessions written lately: the read model may not have them yet
         self._written: dict[tuple[str, str], list[AssessmentRow]] = {}
 
@@ -71,38 +74,27 @@ class Verdicts:
             decision = "failed" if code is not None else "scored"
             if attempt.unit_type == "session":
                 rows += self._invalidated(scorer, attempt, rows)
-        return DecisionRow(
-            unit_id=attempt.unit_id,
-            unit_type=attempt.unit_type,
-            trace_id=attempt.trace_id,
-            revision=attempt.revision,
-            version=scorer.version,
-            epoch=attempt.epoch,
-            stratum=attempt.stratum,
-            inclusion_probability=attempt.inclusion_probability,
-            draw=attempt.draw,
-            decision=decision,
-            scores=_scores(rows),
-            error_code=code,
-            error=message,
-            attempts=attempt.number,
-            first_attempt_ms=first,
-            next_attempt_ms=again,
-            milliseconds=outcome.milliseconds,
-            worker=outcome.worker or None,
-            model=usage.model,
-            calls=usage.calls,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cost_usd=usage.cost_usd,
-            completed_ms=attempt.completed_ms,
-            decided_ms=now,
-            origin="live",
-        ), rows
+        decided = _decision(scorer, attempt, decision, now)
+        decided["scores"] = _scores(rows)
+        decided["error_code"], decided["error"] = code, message
+        decided["first_attempt_ms"], decided["next_attempt_ms"] = first, again
+        decided["milliseconds"], decided["worker"] = outcome.milliseconds, outcome.worker or None
+        decided["model"], decided["calls"] = usage.model, usage.calls
+        decided["input_tokens"], decided["output_tokens"] = usage.input_tokens, usage.output_tokens
+        decided["cost_usd"] = usage.cost_usd
+        return decided, rows
+
+    def over_budget(self, scorer: ActiveScorer, attempt: Attempt, reason: str) -> DecisionRow:
+        """The decision on a unit that there is no budget to score."""
+        decided = _decision(scorer, attempt, "budget", int(time.time() * 1000))
+        decided["error_code"], decided["error"] = "BUDGET", reason
+        decided["attempts"] = 0
+        return decided
 
     def journaled(self, scorer: str, decisions: Sequence[DecisionRow]) -> None:
         """These decisions are on disk."""
         self._retries.note(scorer, decisions)
+        self._spending.note_decided(scorer, decisions)
 
     def _rows(
         self, scorer: ActiveScorer, attempt: Attempt, answers: Iterable[AssessmentRow]
@@ -160,6 +152,38 @@ class Verdicts:
         while len(self._written) > _REMEMBERED:
             self._written.pop(next(iter(self._written)))
         return gone
+
+
+def _decision(scorer: ActiveScorer, attempt: Attempt, decision: str, now_ms: int) -> DecisionRow:
+    """A decision of which nothing is known but its unit."""
+    return DecisionRow(
+        unit_id=attempt.unit_id,
+        unit_type=attempt.unit_type,
+        trace_id=attempt.trace_id,
+        revision=attempt.revision,
+        version=scorer.version,
+        epoch=attempt.epoch,
+        stratum=attempt.stratum,
+        inclusion_probability=attempt.inclusion_probability,
+        draw=attempt.draw,
+        decision=decision,
+        scores="[]",
+        error_code=None,
+        error=None,
+        attempts=attempt.number,
+        first_attempt_ms=None,
+        next_attempt_ms=None,
+        milliseconds=None,
+        worker=None,
+        model=None,
+        calls=0,
+        input_tokens=None,
+        output_tokens=None,
+        cost_usd=None,
+        completed_ms=attempt.completed_ms,
+        decided_ms=now_ms,
+        origin="live",
+    )
 
 
 def _scores(rows: Sequence[AssessmentRow]) -> str:
