@@ -82,6 +82,14 @@ class Settings(BaseSettings):
     scorer_timeout: float = Field(
         300.0, gt=0, description="A scorer that takes longer than this on one trace is stopped."
     )
+    judge_concurrency: int = Field(
+        32, ge=1, le=1024, description="Calls of judges that may be under way to one model."
+    )
+    prices: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        None,
+        description="JSON file with prices of models, for what judges cost.  "
+        "[default: the table that comes with MLflow]",
+    )
 
     @property
     def control_uri(self) -> str:
