@@ -20,6 +20,7 @@ import opentelemetry.sdk.environment_variables
 import pytest
 
 from running import RunningVedette
+from vedette.scoring.price_table import read_prices
 from vedette.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent
@@ -189,8 +190,15 @@ def test_the_settings_of_a_page_are_accepted(page: Path, tmp_path: Path) -> None
         load_settings({}, tmp_path / "vedette.toml")
 
 
+@pytest.mark.parametrize("page", pages_with("json"), ids=name_of)
+def test_the_prices_of_a_page_are_accepted(page: Path, tmp_path: Path) -> None:
+    for _, text in blocks(page, "json"):
+        (tmp_path / "prices.json").write_text(text)
+        assert read_prices(tmp_path / "prices.json")
+
+
 def test_every_block_is_checked_somehow() -> None:
-    known = {"python", "bash", "toml"} | NOT_RUN
+    known = {"python", "bash", "toml", "json"} | NOT_RUN
     unknown = [(name_of(p), lang) for p in PAGES for lang, _ in blocks(p) if lang not in known]
     assert unknown == []
 

@@ -45,6 +45,9 @@ def judge_environment(
         **passed_on,
         **({"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {}),
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Third-party scorers tell their makers of each use
+        "DEEPEVAL_TELEMETRY_OPT_OUT": "YES",
+        "RAGAS_DO_NOT_TRACK": "true",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # litellm would fetch its prices, too
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",

@@ -27,7 +27,7 @@ from vedette.scoring.judge_queue import Job, JudgeQueue, fail
 from vedette.scoring.judges import models
 from vedette.scoring.outcomes import Hold, Outcome, Retry, Unit
 from vedette.scoring.price_table import PriceTable
-from vedette.scoring.usage import usage_of
+from vedette.scoring.usage import own_cost, usage_of
 
 logger = logging.getLogger(__name__)
 
@@ -280,7 +280,7 @@ class JudgePool:
         name = job.batch.scorer.name
         retry = hold = usage = None
         try:
-            rows = checked_rows(answer)
+            rows = [own_cost(row, self._prices) for row in checked_rows(answer)]
             usage = usage_of(answer["calls"], rows, job.batch.models, self._prices)
             retry = Retry(**answer["retry"]) if answer.get("retry") else None
             hold = Hold(**answer["hold"]) if answer.get("hold") else None

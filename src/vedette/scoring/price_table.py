@@ -54,19 +54,25 @@ class PriceTable:
         """
         if not tokens:
             return None
-        self._refresh()
-        provider, _, name = model.partition(":/")
-        name = name.lstrip("/")
-        price = self._prices.get(model) or self._prices.get(name)
+        price = self._own(model)
         if price is None:
+            provider, name = _split(model)
             known = cost_of(name, dict(tokens), None if provider == "gateway" else provider)
             return None if known is None else known["total_cost"]
         cached = tokens.get("cache_read_input_tokens", 0)
         return (
-            (tokens.get("input_tokens", 0) - cached) * price[_INPUT]
+            max(0, tokens.get("input_tokens", 0) - cached) * price[_INPUT]
             + cached * price.get(_CACHE_READ, price[_INPUT])
             + tokens.get("output_tokens", 0) * price[_OUTPUT]
         )
+
+    def has_own(self, model: str) -> bool:
+        """Whether the user's table has the model."""
+        return self._own(model) is not None
+
+    def _own(self, model: str) -> dict[str, float] | None:
+        self._refresh()
+        return self._prices.get(model) or self._prices.get(_split(model)[1])
 
     def _refresh(self) -> None:
         if self._path is None or time.monotonic() < self._look_again_at:
@@ -121,6 +127,11 @@ def _price(path: Path, model: str, entry: Any) -> dict[str, float]:
                 f"prices: {path}: {model}: {key}: {value!r} is not a price: US dollars per token"
             )
     return {key: float(value) for key, value in entry.items()}
+
+
+def _split(model: str) -> tuple[str, str]:
+    provider, _, name = model.partition(":/")
+    return provider, name.lstrip("/")
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:

@@ -118,11 +118,11 @@ def _watch_requests(tracking_uri: str | None) -> None:
     @functools.wraps(original)
     def request(self: requests.Session, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         watch = _watch.get()
-        own = server and str(url).startswith(f"{server}/") and "/gateway/" not in str(url)
-        if watch is None or own:
-            return original(self, method, url, *args, **kwargs)
         payload = kwargs.get("json")
-        model = payload.get("model") if isinstance(payload, dict) else None
+        own = server and str(url).startswith(f"{server}/") and "/gateway/" not in str(url)
+        if watch is None or own or not isinstance(payload, dict):  # no LLM is asked without JSON
+            return original(self, method, url, *args, **kwargs)
+        model = payload.get("model")
         call = ProviderCall(model if isinstance(model, str) else None)
         watch.calls.append(call)
         left = watch.deadline - time.monotonic()

@@ -46,6 +46,17 @@ def usage_of(
     )
 
 
+def own_cost(row: AssessmentRow, prices: PriceTable) -> AssessmentRow:
+    """The feedback with the user's price in its metadata, where MLflow has put its own."""
+    call, model = _told_by(row), row["source_id"] or ""
+    if call is None or not prices.has_own(model):
+        return row
+    metadata = json.loads(row["assessment_metadata"] or "{}")
+    cost = prices.cost(model, call["tokens"])
+    metadata[AssessmentMetadataKey.JUDGE_COST] = str(cost)
+    return AssessmentRow(**{**row, "assessment_metadata": json.dumps(metadata)})
+
+
 def _total(calls: Sequence[dict[str, Any]], name: str) -> int | None:
     counts = [call["tokens"][name] for call in calls if name in call["tokens"]]
     return sum(counts) if counts else None
