@@ -138,6 +138,7 @@ def _print_ready(settings: Settings, health: dict[str, Any]) -> None:
   Send it traces:    mlflow.set_tracking_uri("{settings.url}")
                      or OTLP/HTTP to {settings.url}/v1/traces
   Look at them:      {settings.url}
+  Follow scoring:    {settings.url}/monitor
   How it is doing:   vedette status --url {settings.url}
   Its data:          {settings.data}
   Stop it:           Ctrl-C

@@ -125,6 +125,22 @@ class Visit:
             ),
         )
 
+    def watch_console(self) -> None:
+        """Note what the console says against the page too, and live connections to elsewhere."""
+        self.page.on(
+            "console",
+            lambda message: (
+                message.type != "error" or self.wrong.append(f"console: {message.text}")
+            ),
+        )
+        live = self.server.replace("http", "ws", 1)
+        self.page.on(
+            "websocket",
+            lambda socket: (
+                socket.url.startswith(live) or self.wrong.append(f"goes elsewhere: {socket.url}")
+            ),
+        )
+
     def on_script_error(self, error: Error) -> None:
         if "ResizeObserver loop" not in str(error):  # Chromium's notice of a slow frame
             self.wrong.append(f"script error: {error}")

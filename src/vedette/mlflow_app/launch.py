@@ -26,21 +26,28 @@ def serve(settings: Settings) -> None:
     from vedette import health
     from vedette.mlflow_app.app import build_app
     from vedette.mlflow_app.control import prepare_control_database
+    from vedette.mlflow_app.monitor_reads import MonitorReads
     from vedette.mlflow_app.plane import open_plane
     from vedette.mlflow_app.read_routes import read_routes
+    from vedette.mlflow_app.scoring_reads import ScoringReads
     from vedette.mlflow_app.scoring_routes import scoring_routes
     from vedette.mlflow_app.starts import start_trace_routes
+    from vedette.monitor.app import monitor_routes, monitor_running
 
     prepare_control_database(settings)
     with open_plane(settings) as plane:
+        scoring = ScoringReads(plane)
+        monitor = MonitorReads(plane, scoring, health.Health(settings))
         app = build_app(
             [
                 *start_trace_routes(plane),
                 *plane.otlp_routes(),
                 *read_routes(plane),
-                *scoring_routes(plane),
+                *scoring_routes(plane, scoring),
                 *health.routes(settings, plane.journal),
+                *monitor_routes(monitor),
             ],
+            running=monitor_running,
             max_body_bytes=settings.max_body_bytes,
         )
         config = uvicorn.Config(
@@ -49,6 +56,7 @@ def serve(settings: Settings) -> None:
             port=settings.port,
             loop="uvloop",
             http="httptools",
+            ws="websockets-sansio",
             log_config=None,
             access_log=False,
             server_header=False,

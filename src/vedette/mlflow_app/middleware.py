@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -38,6 +38,27 @@ class RoutesAhead:
             await self._app(scope, receive, send)
         else:
             await self._router(scope, receive, send)
+
+
+class WebSocketHosts:
+    """Refuses websockets by the ``Host`` they name: MLflow's layer checks requests only.
+
+    Args:
+        app: gets the others.
+        is_allowed: tells whether a host is one of ours.
+    """
+
+    def __init__(self, app: ASGIApp, is_allowed: Callable[[str], bool]) -> None:
+        self._app = app
+        self._is_allowed = is_allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+            if not self._is_allowed(host):
+                await send({"type": "websocket.close", "code": 1008})  # answered 403
+                return
+        await self._app(scope, receive, send)
 
 
 class RetryAfter:

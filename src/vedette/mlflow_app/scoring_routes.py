@@ -14,46 +14,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vedette.mlflow_app.plane import TracePlane
-from vedette.processes import read_state
-from vedette.scoring.active import (
-    STRATA_TAG,
-    ActiveScorer,
-    ActiveScorers,
-    ControlUnavailable,
-    control_engine,
-)
-from vedette.scoring.explain import Explainer
-from vedette.scoring.selection import Selection
-from vedette.scoring.summary import scorers_summary
+from vedette.mlflow_app.scoring_reads import ScoringReads
+from vedette.scoring.active import STRATA_TAG
 from vedette.traces.filters import compile_filter
 
 
-def scoring_routes(plane: TracePlane) -> list[Route]:
+def scoring_routes(plane: TracePlane, reads: ScoringReads) -> list[Route]:
     """The routes, to be put ahead of MLflow's own."""
-    settings = plane.settings
-    scorers = ActiveScorers(control_engine(settings.control_uri), max_age=0.0)
-    explainer = Explainer(settings, plane.index, Selection(plane.index, plane.contents))
-
-    def active() -> list[ActiveScorer]:
-        try:
-            return scorers.read()
-        except ControlUnavailable:
-            return []
-
-    def list_scorers(experiment_id: str | None) -> list[dict[str, Any]]:
-        connection = plane.up_to_date()
-        engine = (read_state(settings.run_dir / "engine.json") or {}).get("workers", {})
-        rows = scorers_summary(connection, active(), engine.get("scorers", {}))
-        return [row for row in rows if experiment_id in (None, row["experiment_id"])]
-
-    def explain(trace_id: str) -> list[dict[str, Any]] | None:
-        plane.up_to_date()
-        found = explainer.explain(trace_id, active())
-        return None if found is None else [asdict(one) for one in found]
 
     async def answer_scorers(request: Request) -> Response:
         try:
-            rows = await run_in_threadpool(list_scorers, request.query_params.get("experiment_id"))
+            rows = await run_in_threadpool(reads.scorers, request.query_params.get("experiment_id"))
         except MlflowException as error:
             return _refusal(error)
         return JSONResponse({"scorers": rows})
@@ -61,7 +32,7 @@ def scoring_routes(plane: TracePlane) -> list[Route]:
     async def answer_explain(request: Request) -> Response:
         trace_id = request.path_params["trace_id"]
         try:
-            found = await run_in_threadpool(explain, trace_id)
+            found = await run_in_threadpool(reads.explain, trace_id)
         except MlflowException as error:
             return _refusal(error)
         if found is None:
@@ -72,7 +43,7 @@ def scoring_routes(plane: TracePlane) -> list[Route]:
                 },
                 status_code=404,
             )
-        return JSONResponse({"trace_id": trace_id, "scorers": found})
+        return JSONResponse({"trace_id": trace_id, "scorers": [asdict(one) for one in found]})
 
     def put_strata(experiment_id: str, name: str, body: Any) -> None:
         strata = checked_strata(body)

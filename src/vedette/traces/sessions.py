@@ -1,4 +1,4 @@
-"""Sessions whose last trace lies in a time window: what MLflow takes as completed."""
+"""Sessions: which traces they have, and those that MLflow takes as completed in a time window."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from mlflow.genai.scorers.online.entities import CompletedSession
 from vedette.traces.conditions import Sql, prepare
 from vedette.traces.filters import TraceFilter
 from vedette.traces.search import ContentCheck
+
+_TRACES = """
+SELECT trace_id, count(*) OVER () FROM traces
+WHERE session_id = ? AND experiment_id = ? ORDER BY timestamp_ms, trace_id LIMIT ?"""
 
 _STATISTICS = """
 SELECT t.session_id, min(t.timestamp_ms) AS first_ms, max(t.timestamp_ms) AS last_ms
@@ -34,6 +38,15 @@ JOIN (
   GROUP BY f.session_id
 ) b ON t.session_id = b.session_id AND t.timestamp_ms = b.first_ms
 WHERE t.experiment_id = ? AND {where}"""
+
+
+def session_traces(
+    connection: sqlite3.Connection, experiment_id: int, session_id: str | None, limit: int
+) -> tuple[int, list[str]]:
+    """How many traces a session has, and the ids of the ``limit`` oldest, oldest first. There is no
+    session None."""
+    rows = connection.execute(_TRACES, (session_id, experiment_id, limit)).fetchall()
+    return (rows[0][1] if rows else 0), [trace_id for trace_id, _ in rows]
 
 
 def completed_sessions(

@@ -1,0 +1,113 @@
+"""What the pages ask the server for, and how they ask without each keeping it busy."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from starlette.concurrency import run_in_threadpool
+
+from vedette.scoring.explain import Explanation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment people can choose."""
+
+    experiment_id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class ScorersView:
+    """The scorers of one experiment.
+
+    Attributes:
+        rows: as `scorers_summary` gives them, registered ones that were never started too; each
+            with ``registered``.
+        engine: the engine's state, as ``/health`` tells it.
+        warnings: of ``/health``.
+        at: when this was so, in seconds since the epoch.
+    """
+
+    rows: list[dict[str, Any]]
+    engine: str
+    warnings: list[str]
+    at: float
+
+
+@dataclass(frozen=True)
+class SessionTrace:
+    """A trace as the list of its session shows it. Times in ms since the epoch."""
+
+    trace_id: str
+    time_ms: int
+    state: str
+    question: str
+
+
+@dataclass(frozen=True)
+class TraceView:
+    """A trace, what each scorer did with it, and its session.
+
+    Attributes:
+        explanations: by scorer name.
+        session: the session's traces, this one included, oldest first; at most ``SESSION_LIMIT``.
+        session_size: how many it has.
+    """
+
+    trace: SessionTrace
+    duration_ms: int | None
+    experiment: Experiment
+    explanations: list[Explanation]
+    session_id: str | None
+    session: list[SessionTrace]
+    session_size: int
+
+
+SESSION_LIMIT = 100
+
+
+class MonitorData(Protocol):
+    """Answers the pages' questions. Use from any thread.
+
+    Raises (every method):
+        MlflowException: it can't be told now; the message says why.
+    """
+
+    def experiments(self) -> list[Experiment]:
+        """Those that aren't deleted; the one to show first comes first."""
+
+    def scorers(self, experiment_id: str) -> ScorersView:
+        """The scorers of an experiment."""
+
+    def trace(self, trace_id: str) -> TraceView | None:
+        """A trace; None if there is none with this id."""
+
+
+class Shared(Generic[T]):
+    """Answers of a function that blocks, for all tabs that ask at about the same time.
+
+    However many pages are open, it runs in one thread at a time per key, at most once in
+    ``max_age`` seconds.
+    """
+
+    def __init__(self, compute: Callable[[str], T], *, max_age: float) -> None:
+        self._compute = compute
+        self._max_age = max_age
+        self._answers: dict[str, tuple[float, T]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def get(self, key: str) -> T:
+        """The answer for ``key``; whatever ``compute`` raises."""
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            made_at, answer = self._answers.get(key, (float("-inf"), None))
+            if answer is None or time.monotonic() - made_at > self._max_age:
+                answer = await run_in_threadpool(self._compute, key)
+                self._answers[key] = (time.monotonic(), answer)
+            return answer

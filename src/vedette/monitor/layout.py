@@ -1,0 +1,114 @@
+"""What all pages have: header, navigation, choice of experiment, search, colours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import quote
+
+from nicegui import ui
+
+from vedette.monitor.data import Experiment
+from vedette.monitor.markup import tag
+from vedette.monitor.words import trace_id_in
+
+# Name and path of each page that the navigation offers
+PAGES = (("Scorers", "/scorers"),)
+
+_THEME_COOKIE = "vedette-theme"
+_YEAR_SECONDS = 365 * 86_400
+# The theme's name: whether it is dark, icon, name of the next
+_THEMES: dict[str, tuple[bool | None, str, str]] = {
+    "automatic": (None, "brightness_auto", "dark"),
+    "dark": (True, "dark_mode", "light"),
+    "light": (False, "light_mode", "automatic"),
+}
+
+
+@contextmanager
+def frame(title: str, experiments: Sequence[Experiment], chosen: str | None) -> Iterator[None]:
+    """Put the block's elements into the page's main part.
+
+    Args:
+        title: of the page; also the name of the navigation entry that is marked.
+        experiments: to choose from; the choice leads to their scorers.
+        chosen: the experiment's id.
+    """
+    ui.page_title(f"{title} · Vedette")
+    with ui.header(fixed=False):
+        ui.link("Vedette", "/").classes("brand")
+        with tag("nav", aria_label="Pages"):
+            for name, path in PAGES:
+                link = ui.link(name, _with_experiment(path, chosen))
+                if name == title:
+                    link.props["aria-current"] = "page"
+        _experiment_choice(experiments, chosen)
+        _trace_search()
+        mlflow = "/#/experiments" if chosen is None else f"/#/experiments/{chosen}/traces"
+        tag("a", "MLflow UI", href=mlflow)
+        _theme_button()
+    with tag("div", classes="page") as content:
+        tag("h1", title)
+        yield
+    ui.skip_link(target=content)
+
+
+def experiment_path(experiment_id: str) -> str:
+    """The page of an experiment's scorers."""
+    return _with_experiment("/scorers", experiment_id)
+
+
+def trace_path(trace_id: str) -> str:
+    """The page of a trace."""
+    return f"/trace/{quote(trace_id, safe='')}"
+
+
+def _with_experiment(path: str, experiment_id: str | None) -> str:
+    return path if experiment_id is None else f"{path}?experiment_id={quote(experiment_id)}"
+
+
+def _experiment_choice(experiments: Sequence[Experiment], chosen: str | None) -> None:
+    names = {one.experiment_id: one.name for one in experiments}
+    choice = ui.select(
+        names,
+        value=chosen if chosen in names else None,
+        label="Experiment",
+        with_input=True,
+        on_change=lambda event: ui.navigate.to(experiment_path(event.value)),
+    )
+    choice.props("dense outlined").classes("experiment")
+
+
+def _trace_search() -> None:
+    def search() -> None:
+        if wanted := trace_id_in(box.value or ""):
+            ui.navigate.to(trace_path(wanted))
+
+    with tag("div", classes="search", role="search"):
+        box = ui.input("Trace id").props("dense outlined clearable spellcheck=false")
+        box.on("keydown.enter", search)
+        ui.button(icon="search", on_click=search).props("flat round aria-label='Look up trace'")
+
+
+def _theme_button() -> None:
+    """The theme is kept in a cookie, so that the page comes in the right colours at once."""
+    kept = ui.context.client.request.cookies.get(_THEME_COOKIE, "")
+    theme = kept if kept in _THEMES else "automatic"
+    mode = ui.dark_mode(_THEMES[theme][0])
+
+    def label() -> str:
+        return f"Colours: {theme}"
+
+    def change() -> None:
+        nonlocal theme
+        theme = _THEMES[theme][2]
+        mode.value, button.icon, _ = _THEMES[theme]
+        button.props["aria-label"] = hint.text = label()
+        cookie = f"{_THEME_COOKIE}={theme};path=/;max-age={_YEAR_SECONDS};samesite=lax"
+        ui.run_javascript(f"document.cookie = {json.dumps(cookie)}")
+
+    button = ui.button(icon=_THEMES[theme][1], on_click=change).props("flat round")
+    button.props["aria-label"] = label()
+    with button:
+        hint = ui.tooltip(label())

@@ -1,0 +1,130 @@
+"""The monitor's pages in every state they can show, over made-up data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from running import free_port
+
+from .conftest import ARGUMENTS, CHROMIUM, PATIENCE, Visit
+
+SIZES = {"desk": (1440, 900), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[str]:
+    """The address of `monitor_pages.py`."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs a browser: {CHROMIUM} is not installed")
+    port = free_port()
+    script = Path(__file__).with_name("monitor_pages.py")
+    process = subprocess.Popen([sys.executable, str(script), str(port)])
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    assert process.wait(timeout=15) in (0, -15)
+
+
+@pytest.fixture(scope="module")
+def tab(pages: str) -> Iterator[Page]:
+    """A tab that waits for the server."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        tab = chromium.new_context().new_page()
+        expect.set_options(timeout=PATIENCE)
+        tab.set_default_timeout(PATIENCE)
+        for _ in range(100):
+            try:
+                tab.goto(f"{pages}/monitor")
+                break
+            except Exception:
+                tab.wait_for_timeout(300)
+        yield tab
+        chromium.close()
+
+
+@pytest.fixture(params=[f"{size}-{theme}" for size in SIZES for theme in ("light", "dark")])
+def look(
+    tab: Page,
+    pages: str,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Visit]:
+    """The tab in one of its sizes and themes; screenshots are named after them."""
+    size, _, theme = request.param.partition("-")
+    width, height = SIZES[size]
+    tab.set_viewport_size({"width": width, "height": height})
+    tab.emulate_media(color_scheme=theme)
+    shots = tmp_path_factory.getbasetemp() / "screenshots" / request.param
+    shots.mkdir(parents=True, exist_ok=True)
+    visit = Visit(tab, pages, shots)
+    yield visit
+    assert tab.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+
+
+def test_every_state_of_a_scorer(look: Visit, pages: str) -> None:
+    look.open(f"{pages}/monitor", "Experiment support <b>agent</b>")
+    for text in (
+        "running",
+        "deleted",
+        "starting: the engine takes it up in a moment",
+        "not started: start it with .start(...)",
+        "waits: OPENAI_API_KEY is not set: set it where the engine runs",
+        "stopped: start it again with .start(...)",
+    ):
+        expect(look.page.locator(".status", has_text=text).first).to_be_visible()
+    look.see("1,234,5", "25 %", "$12.50", "14 s", "scorer 1/safety waits")
+    look.shoot("scorers")
+
+
+def test_every_decision_of_a_trace(look: Visit, pages: str) -> None:
+    look.open(f"{pages}/monitor/trace/tr-1", "tr-1", "over budget", "filtered out", "and 238 more")
+    for text in ("WORKER_DIED", "Next attempt", "2026-09-21 14:14:20 UTC", "$0.0004"):
+        look.see(text)
+    assert look.page.title() == "Trace · Vedette"
+    session = "/#/experiments/1/chat-sessions/chat%201%2F2"
+    expect(look.page.get_by_role("link", name="its session")).to_have_attribute("href", session)
+    look.shoot("trace")
+
+
+def test_an_experiment_is_chosen(look: Visit, pages: str) -> None:
+    look.open(f"{pages}/monitor", "Experiment support")
+    choice = look.page.get_by_role("combobox", name="Experiment")
+    choice.focus()
+    choice.press("ArrowDown")
+    look.page.get_by_role("option", name="quiet").click()
+    look.see("Experiment quiet", "No scorer is registered in this experiment")
+    assert look.page.url == f"{pages}/monitor/scorers?experiment_id=2"
+    look.shoot("nothing")
+
+
+def test_an_experiment_that_is_not_there(look: Visit, pages: str) -> None:
+    look.open(f"{pages}/monitor/scorers?experiment_id=77", "There is no experiment 77")
+
+
+def test_a_page_says_that_its_figures_are_old_and_keeps_the_focus(look: Visit, pages: str) -> None:
+    look.open(f"{pages}/monitor", "1,234,5")
+    summary = look.page.get_by_text("What the columns say")
+    summary.focus()
+    before = look.page.locator('td[data-label="Units"]').first.inner_text()
+    expect(look.page.locator('td[data-label="Units"]').first).not_to_have_text(before)
+    try:
+        urllib.request.urlopen(f"{pages}/broken", data=b"").close()
+        look.see("These figures are old, the server can't tell them now: the disk is full")
+        look.shoot("old")
+        other = look.page.context.new_page()
+        other.goto(f"{pages}/monitor/trace/tr-1")
+        expect(other.get_by_text("The trace can't be shown now: the disk is full")).to_be_visible()
+        other.goto(f"{pages}/monitor/scorers")
+        expect(other.get_by_text("can't be told now: the disk is full")).to_be_visible()
+        other.close()
+    finally:
+        urllib.request.urlopen(f"{pages}/works", data=b"").close()
+    expect(look.page.get_by_text("These figures are old")).to_have_count(0)
+    expect(summary).to_be_focused()

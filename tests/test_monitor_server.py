@@ -1,0 +1,116 @@
+"""``/monitor`` in the server: behind MLflow's checks, open to its own pages only, gone in time."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from test_mlflow_app_server import Server, serving
+
+LIVE = "/monitor/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("monitor")) as running:
+        yield running
+
+
+def handshake(server: Server, path: str = LIVE, **headers: str) -> tuple[int, socket.socket]:
+    """Ask for a websocket; the status of the answer, and the connection."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    fields = {
+        "Host": f"127.0.0.1:{server.port}",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
+        **headers,
+    }
+    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    answer = connection.recv(4096)
+    return int(answer.split()[1]), connection
+
+
+@pytest.mark.parametrize("path", ["/monitor", "/monitor/"])
+def test_monitor_leads_to_its_first_page(server: Server, path: str) -> None:
+    answer = server.ask("GET", path)
+    assert answer.status == 307
+    assert answer.headers["location"] == "/monitor/scorers"
+
+
+def test_a_page_comes_with_its_figures_and_the_headers_of_mlflow(server: Server) -> None:
+    answer = server.ask("GET", "/monitor/scorers")
+    assert answer.status == 200
+    assert b"No scorer is registered" in answer.body
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-frame-options"] == "SAMEORIGIN"
+
+
+def test_an_unknown_trace_or_page_is_404(server: Server) -> None:
+    answer = server.ask("GET", "/monitor/trace/tr-%3Cimg%20src=x%3E")
+    assert answer.status == 404
+    assert b"There is no trace" in answer.body
+    assert b"<img src=x>" not in answer.body
+    assert server.ask("GET", "/monitor/nothing").status == 404
+
+
+@pytest.mark.parametrize("path", ["/monitor", "/monitor/scorers", "/monitor/trace/tr-1"])
+def test_requests_with_a_foreign_host_are_refused(server: Server, path: str) -> None:
+    assert server.ask("GET", path, headers={"Host": "evil.example.com"}).status == 403
+
+
+def test_its_assets_come_from_the_server(server: Server) -> None:
+    page = server.ask("GET", "/monitor/scorers").body.decode()
+    assert re.findall(r"(?:src|href|url\()=?\"(?:https?:)?//[^\"]+", page) == []
+    (script,) = re.findall(r'src="([^"]+/nicegui.js)"', page)
+    assert server.ask("GET", script).status == 200
+
+
+def test_live_connections_are_for_pages_of_the_same_site(server: Server) -> None:
+    here = f"127.0.0.1:{server.port}"
+    for status, headers in (
+        (101, {}),
+        (101, {"Origin": f"http://{here}"}),
+        (101, {"Origin": f"https://{here}"}),  # a proxy speaks TLS for us
+        (403, {"Origin": "http://evil.example.com"}),
+        (403, {"Origin": "null"}),
+        (403, {"Host": "evil.example.com", "Origin": "http://evil.example.com"}),
+    ):
+        answered, connection = handshake(server, **headers)
+        connection.close()
+        assert answered == status, headers
+    polling = LIVE.replace("websocket", "polling")
+    assert server.ask("GET", polling).status == 200
+    assert server.ask("GET", polling, headers={"Origin": "http://evil.example.com"}).status == 400
+
+
+def test_other_websockets_are_closed_as_mlflow_closes_them(server: Server) -> None:
+    status, connection = handshake(server, "/nowhere")
+    connection.close()
+    assert status == 403
+
+
+def test_sigterm_ends_the_server_with_live_connections_open(server: Server) -> None:
+    connections = []
+    for _ in range(3):
+        status, connection = handshake(server)
+        assert status == 101
+        connections.append(connection)
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < 8
+    for connection in connections:
+        connection.close()
+    log = server.log.read_text()
+    assert "Traceback" not in log
+    assert "Task was destroyed" not in log
+    assert not Path(".nicegui").exists()
