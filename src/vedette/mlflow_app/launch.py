@@ -37,7 +37,7 @@ def serve(settings: Settings) -> None:
     prepare_control_database(settings)
     with open_plane(settings) as plane:
         scoring = ScoringReads(plane)
-        monitor = MonitorReads(plane, scoring, health.Health(settings))
+        monitor = MonitorReads(plane, scoring, health.Health(settings, plane.journal))
         app = build_app(
             [
                 *start_trace_routes(plane),
