@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 N ?= 200
 
-.PHONY: setup demo test check bench crash clean
+.PHONY: setup demo test check bench crash exactness clean
 
 setup: .venv/.ready
 	@:
@@ -29,6 +29,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+exactness: setup
+	$(BIN)/python -m bench.exactness
 
 crash: setup
 	$(BIN)/python -m bench.crash --kills $(N)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -27,7 +27,14 @@ _ORPHAN_SECONDS = 30.0  # what a killed supervisor leaves behind must be gone by
 class Victim:
     """A ``vedette up`` on one data directory, started as often as needed."""
 
-    def __init__(self, data: Path, port: int, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        data: Path,
+        port: int,
+        settings: Mapping[str, str],
+        *,
+        only: Sequence[str] = PARTS,
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.killed: Counter[str] = Counter()
         self.gave_up = 0  # times `up` ended by itself
@@ -37,6 +44,7 @@ class Victim:
         self._environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self._deck: list[str] = []
+        self._only = only
 
     def start(self) -> None:
         """Start, without waiting until it is ready."""
@@ -69,7 +77,8 @@ class Victim:
         """
         if not self._deck:
             # So that few kills hit every part and many hit them by weight.
-            self._deck = list(PARTS) + random.choices(PARTS, _WEIGHTS, k=len(PARTS))
+            weights = [_WEIGHTS[PARTS.index(part)] for part in self._only]
+            self._deck = list(self._only) + random.choices(self._only, weights, k=len(PARTS))
             random.shuffle(self._deck)
         part = self._deck.pop()
         deadline = time.monotonic() + _FIND_SECONDS
