@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from mlflow.entities import ExperimentTag
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,7 +17,7 @@ from starlette.routing import Route
 
 from vedette.mlflow_app.plane import TracePlane
 from vedette.mlflow_app.scoring_reads import ScoringReads
-from vedette.scoring.active import STRATA_TAG
+from vedette.scoring.active import BUDGET_TAG, STRATA_TAG, cap_of
 from vedette.traces.filters import compile_filter
 
 
@@ -45,27 +47,33 @@ def scoring_routes(plane: TracePlane, reads: ScoringReads) -> list[Route]:
             )
         return JSONResponse({"trace_id": trace_id, "scorers": [asdict(one) for one in found]})
 
-    def put_strata(experiment_id: str, name: str, body: Any) -> None:
-        strata = checked_strata(body)
+    def put(what: str, experiment_id: str, name: str, body: Any) -> None:
+        if what not in _SETTINGS:
+            raise MlflowException(
+                f"a scorer has {' and '.join(_SETTINGS)}, no {what}", RESOURCE_DOES_NOT_EXIST
+            )
+        tag, check = _SETTINGS[what]
+        value = check(body)
         plane.control.get_scorer(experiment_id, name)
-        tag = ExperimentTag(f"{STRATA_TAG}{name}", json.dumps(strata))
-        plane.control.set_experiment_tag(experiment_id, tag)
+        plane.control.set_experiment_tag(
+            experiment_id, ExperimentTag(f"{tag}{name}", json.dumps(value))
+        )
 
-    async def answer_strata(request: Request) -> Response:
+    async def answer_put(request: Request) -> Response:
         try:
             body = await request.json()
         except ValueError as error:
             return _refusal(MlflowException.invalid_parameter_value(f"not JSON: {error}"))
         place = request.path_params
         try:
-            await run_in_threadpool(put_strata, place["experiment_id"], place["name"], body)
+            await run_in_threadpool(put, place["what"], place["experiment_id"], place["name"], body)
         except MlflowException as error:
             return _refusal(error)
         return JSONResponse({})
 
     return [
         Route("/api/scorers", answer_scorers),
-        Route("/api/scorers/{experiment_id}/{name}/strata", answer_strata, methods=["PUT"]),
+        Route("/api/scorers/{experiment_id}/{name}/{what}", answer_put, methods=["PUT"]),
         Route("/api/explain/{trace_id}", answer_explain),
     ]
 
@@ -97,6 +105,25 @@ def checked_strata(body: Any) -> list[tuple[str, float]]:
                 f"the filter of stratum {number}, {text!r}, can't be used: {error.message}"
             ) from error
     return strata
+
+
+def checked_budget(body: Any) -> dict[str, float | None]:
+    """The budget that a request's body is.
+
+    Raises:
+        MlflowException: INVALID_PARAMETER_VALUE; it says what is wrong.
+    """
+    try:
+        return asdict(cap_of(body))
+    except ValueError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+# The experiment's tag that holds it, and what makes its value of a request's body
+_SETTINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "strata": (STRATA_TAG, checked_strata),
+    "budget": (BUDGET_TAG, checked_budget),
+}
 
 
 def _refusal(error: MlflowException) -> Response:
