@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -40,7 +41,10 @@ class Planner:
             LakeUnavailable: whole traces can't be read now.
         """
         groups: dict[int, list[Progress]] = defaultdict(list)
+        now = time.monotonic()
         for progress in scorers:
+            if progress.paused_until > now:
+                continue
             if progress.in_flight < _IN_FLIGHT and progress.in_flight_bytes < _IN_FLIGHT_BYTES:
                 groups[progress.reached].append(progress)
         started = False
@@ -58,7 +62,9 @@ class Planner:
                 traces = to_score(connection, self._contents, progress.scorer, window)
             except MlflowException as error:
                 progress.hold(f"its filter can't be used: {error.message}")
+                progress.pause(time.monotonic())
                 continue
+            progress.go_on()
             chosen.append((progress, traces))
         wanted = {trace.position: trace for _, traces in chosen for trace in traces}
         locations = {p.scorer.experiment_id: p.scorer.artifact_location for p, _ in chosen}

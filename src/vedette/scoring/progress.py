@@ -13,6 +13,8 @@ from vedette.scoring.pool import Outcome, Unit
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_PAUSE = 600.0  # seconds
+
 
 @dataclass(eq=False, slots=True)
 class Batch:
@@ -51,6 +53,8 @@ class Progress:
         saved: the cursor that is in the journal; None if there is none yet.
         saved_at: when it was put there, `time.monotonic()`.
         problem: what keeps the scorer from going on, for people; None if nothing does.
+        pauses: how often in a row its filter could not be used.
+        paused_until: when that is tried again, `time.monotonic()`.
     """
 
     scorer: ActiveScorer
@@ -58,6 +62,8 @@ class Progress:
     saved: int | None
     saved_at: float = 0.0
     problem: str | None = None
+    pauses: int = 0
+    paused_until: float = 0.0
     batches: deque[Batch] = field(default_factory=deque)
 
     @property
@@ -86,6 +92,15 @@ class Progress:
         if self.problem != problem:
             self.problem = problem
             logger.warning("scorer %s waits: %s", self.scorer.key, problem)
+
+    def pause(self, now: float) -> None:
+        """Its filter can't be used, and trying took its time: the next try is later and later."""
+        self.paused_until = now + min(_LONGEST_PAUSE, 2.0**self.pauses)
+        self.pauses += 1
+
+    def go_on(self) -> None:
+        """Its filter can be used, or it has another."""
+        self.pauses, self.paused_until = 0, 0.0
 
     def ready(self, most_bytes: int) -> list[Batch]:
         """The finished batches that come next, with about ``most_bytes`` of scores at most."""

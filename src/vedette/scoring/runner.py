@@ -176,6 +176,7 @@ class Scoring:
             elif known[key].scorer != scorer:
                 known[key].scorer = scorer
                 known[key].problem = None
+                known[key].go_on()
 
     def _run_again(self, known: dict[str, Progress]) -> None:
         """Submit anew what found no worker, a while later."""
