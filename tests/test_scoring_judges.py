@@ -17,13 +17,14 @@ import pytest
 from mlflow.genai.judges import make_judge
 from mlflow.genai.scorers import Guidelines, make_scorer_ensemble
 
+import scoring_support
 from fake_llm import FakeLLM, Reply, Request, completion, error, tool_call, verdict
 from judge_support import MODEL, active, judge, unit
 from scoring_support import code
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.judge_pool import JudgePool
 from vedette.scoring.outcomes import Outcome
-from vedette.scoring.pool import WorkersUnavailable
+from vedette.scoring.pool import WorkerPool, WorkersUnavailable
 
 YES_OR_NO: dict[str, Any] = {"feedback_value_type": bool}
 
@@ -127,13 +128,21 @@ def test_scorers_of_one_model_take_turns_and_share_its_limit(pool: JudgePool, ll
     assert llm.most_in_flight <= 32
 
 
-def test_a_model_that_hangs_holds_up_no_other(pool: JudgePool, llm: FakeLLM) -> None:
+def test_a_model_that_hangs_holds_up_no_other_and_no_code_scorer(
+    pool: JudgePool, llm: FakeLLM, tmp_path: Path
+) -> None:
     llm.answer = lambda request: Reply(seconds=100.0 if request.payload["model"] == "slow" else 0.0)
-    stuck = pool.submit(
-        judge("stuck", model="openai:/slow", timeout=10), [unit(number) for number in range(64)]
-    )
+    scorer = judge("stuck", model="openai:/slow", timeout=20)
+    stuck = pool.submit(scorer, [unit(number) for number in range(32)])
+
     assert values(run(pool, judge(), *range(10))) == ["yes"] * 10
+    workers = WorkerPool(tmp_path / "workers")
+    function = code("return inputs", name="function")
+    outcomes = workers.submit(function, [scoring_support.unit(n) for n in range(100)]).result(60)
+    workers.close()
+    assert len(outcomes) == 100
     assert not stuck.done()
+    assert pool.state()["openai:/slow"]["under_way"] == 32
     assert {outcome.retry and outcome.retry.code for outcome in stuck.result(60)} == {"TIMEOUT"}
 
 
@@ -230,6 +239,15 @@ def test_judges_leave_no_traces_of_their_own(pool: JudgePool, llm: FakeLLM) -> N
     run(pool, active(Guidelines(name="polite", guidelines=["be polite"], model=MODEL)), 1)
 
     assert [request.path for request in llm.requests] == ["/v1/chat/completions"] * 2
+
+
+def test_a_model_of_mlflows_gateway_is_asked_there(pool: JudgePool, llm: FakeLLM) -> None:
+    [outcome] = run(pool, judge(model="gateway:/mine"), 1)
+
+    assert values([outcome]) == ["yes"]
+    assert llm.requests[0].path.startswith("/mlflow/gateway/")
+    assert outcome.usage is not None
+    assert (outcome.usage.input_tokens, outcome.usage.model) == (100, "gateway:/mine")
 
 
 def test_an_ensemble_of_judges(pool: JudgePool, llm: FakeLLM) -> None:
