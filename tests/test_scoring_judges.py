@@ -113,6 +113,7 @@ def test_32_judge_calls_at_once_score_25_traces_a_second(pool: JudgePool, llm: F
     print(f"\n{rate:.1f} traces/s with {llm.most_in_flight} calls of 1 s in flight")
     assert llm.most_in_flight == 32
     assert len(llm.requests) == 256
+    assert llm.connections <= 64
     assert rate >= 25
 
 
