@@ -87,6 +87,7 @@ class FakeLLM:
         self.requests: list[Request] = []
         self.in_flight = 0
         self.most_in_flight = 0
+        self.connections = 0
         self._loop = asyncio.new_event_loop()
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
@@ -108,6 +109,7 @@ class FakeLLM:
         self.answer = answer or Reply()
         self.requests = []
         self.most_in_flight = 0
+        self.connections = 0
 
     def close(self) -> None:
         """Stop; what is under way breaks."""
@@ -130,6 +132,7 @@ class FakeLLM:
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while True:
                 await self._answer(await _read(reader), writer)

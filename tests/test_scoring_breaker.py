@@ -7,6 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vedette.scoring.answers import failed_row
 from vedette.scoring.breaker import (
     FIRST_WAIT,
     IN_A_ROW,
@@ -126,17 +127,21 @@ def test_a_new_version_begins_anew() -> None:
     assert breaker.reason(5.0) is None
 
 
+def failed(code: str) -> Outcome:
+    return Outcome("t", [failed_row("nice", code, "m")], 1.0)
+
+
 def test_what_counts_against_a_scorer() -> None:
     held = Outcome("t", [], 1.0, hold=Hold("NO_API_KEY", "m"))
     again = Outcome("t", [], 1.0, retry=Retry("TIMEOUT", "m", None))
     fine = Outcome("t", [], 1.0)
 
-    assert problem_of(held, None) == Problem("NO_API_KEY", "m", certain=True)
-    assert problem_of(again, None) == Problem("TIMEOUT", "m")
-    assert problem_of(fine, None) is None
-    assert problem_of(fine, "BAD_ANSWER", "m") == Problem("BAD_ANSWER", "m")
+    assert problem_of(held) == Problem("NO_API_KEY", "m", certain=True)
+    assert problem_of(again) == Problem("TIMEOUT", "m")
+    assert problem_of(fine) is None
+    assert problem_of(failed("BAD_ANSWER")) == Problem("BAD_ANSWER", "m")
     for of_the_unit in ("SCORER_ERROR", "CONTENT_FILTERED", "CONTEXT_TOO_LONG", "REFUSED"):
-        assert problem_of(fine, of_the_unit) is None
+        assert problem_of(failed(of_the_unit)) is None
 
 
 events = st.lists(

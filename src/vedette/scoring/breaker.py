@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
+import orjson
+
 from vedette.scoring.outcomes import Outcome
 
 IN_A_ROW = 5  # failures that open it
@@ -44,19 +46,16 @@ class Problem:
     """One is enough: nothing will come of the next unit either (a missing API key)."""
 
 
-def problem_of(outcome: Outcome, error_code: str | None, message: str = "") -> Problem | None:
-    """What an outcome says against its scorer; None if nothing.
-
-    Args:
-        error_code: of its error assessment, if it has one.
-        message: of that error.
-    """
+def problem_of(outcome: Outcome) -> Problem | None:
+    """What an outcome says against its scorer; None if nothing."""
     if outcome.hold is not None:
         return Problem(outcome.hold.code, outcome.hold.message, certain=True)
     if outcome.retry is not None:
         return Problem(outcome.retry.code, outcome.retry.message)
-    if error_code in _PROVIDER_CODES:
-        return Problem(error_code, message)
+    for row in outcome.rows:
+        error = orjson.loads(row["error"] or "{}")
+        if error.get("error_code") in _PROVIDER_CODES:
+            return Problem(error["error_code"], error.get("error_message") or "")
     return None
 
 

@@ -38,8 +38,8 @@ _SILENT_SECONDS = 60.0  # a host that doesn't stir for so long is stuck
 _TRIES = 2  # hosts that may die of, or with, a unit before it is sent back
 _IDLE_SECONDS = 600.0
 _LONGEST_BACKOFF = 60.0
-_TICK_SECONDS = 0.1
-_LOOK_SECONDS = 5.0  # between looks at a host that has nothing to do
+_TICK_SECONDS = 0.1  # between looks while there is something to do,
+_LOOK_SECONDS = 5.0  # and at a host that has nothing to do
 
 
 @dataclass(eq=False, slots=True)
@@ -113,6 +113,11 @@ class JudgePool:
     def processes(self) -> int:
         """Judge hosts that are alive."""
         return len(self._hosts)
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """How it is with each model, for ``/health``: see `JudgeQueue.state`."""
+        with self._changed:
+            return self._queue.state(time.monotonic())
 
     def retire_idle(self) -> None:
         """End the host if it has had nothing to do for ten minutes. Call it now and then."""

@@ -88,6 +88,18 @@ class JudgeQueue:
         """Whether anything waits or is under way."""
         return any(lane.waiting or lane.under_way for lane in self._lanes.values())
 
+    def state(self, now: float) -> dict[str, dict[str, float]]:
+        """Of each model: units that wait, calls under way and how many may be, seconds of pause."""
+        return {
+            model: {
+                "waiting": sum(map(len, lane.waiting.values())),
+                "under_way": lane.under_way,
+                "limit": lane.endpoint.limit,
+                "paused_seconds": max(0.0, lane.endpoint.opens_at - now),
+            }
+            for model, lane in self._lanes.items()
+        }
+
     def put(self, scorer: ActiveScorer, models: list[str], units: Sequence[Unit]) -> Batch:
         """Have units wait; the first of the models is the one whose pace they keep to."""
         batch = Batch(scorer, models, Future(), [None] * len(units), len(units))

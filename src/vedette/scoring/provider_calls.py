@@ -23,6 +23,7 @@ from typing import Any
 
 import requests
 
+from vedette.scoring.connections import Connections
 from vedette.scoring.token_usage import token_usage, told_cost, why_finished
 
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
@@ -113,6 +114,7 @@ def retry_after(text: str | None, now: float) -> float | None:
 
 def _watch_requests(tracking_uri: str | None) -> None:
     original = requests.Session.request
+    connections = Connections()
     server = (tracking_uri or "").rstrip("/")
 
     @functools.wraps(original)
@@ -131,7 +133,8 @@ def _watch_requests(tracking_uri: str | None) -> None:
             raise ProviderFailed(call.problem)
         kwargs["timeout"] = (min(_CONNECT_SECONDS, left), left)
         try:
-            response = original(self, method, url, *args, **kwargs)
+            with connections.lent() as session:
+                response = original(session, method, url, *args, **kwargs)
         except OSError as error:  # all that requests raises is one
             if isinstance(error, ValueError):  # the URL is none: it won't pass
                 call.problem = _without_secrets(str(error))
