@@ -95,6 +95,6 @@ def test_status_of_a_running_vedette(vedette: RunningVedette) -> None:
 
 def test_importing_vedette_is_light() -> None:
     heavy = "{'mlflow', 'pandas', 'pyarrow', 'duckdb', 'fastapi', 'deltalake', 'nicegui'}"
-    code = f"import sys, vedette; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, vedette, vedette.cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

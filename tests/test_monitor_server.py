@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import socket
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from test_mlflow_app_server import Server, serving
+from test_mlflow_app_server import START_TRACE, Server, serving
+from vedette.monitor.data import SESSION_LIMIT
 
 LIVE = "/monitor/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
 
@@ -61,6 +63,35 @@ def test_an_unknown_trace_or_page_is_404(server: Server) -> None:
     assert b"There is no trace" in answer.body
     assert b"<img src=x>" not in answer.body
     assert server.ask("GET", "/monitor/nothing").status == 404
+
+
+def test_a_page_and_the_api_tell_the_same_of_a_trace(server: Server) -> None:
+    def start(number: int) -> str:
+        info = {
+            "trace_id": f"tr-of-a-session-{number}",
+            "trace_location": {
+                "type": "MLFLOW_EXPERIMENT",
+                "mlflow_experiment": {"experiment_id": "0"},
+            },
+            "request_time": f"2026-01-01T00:{number // 60:02}:{number % 60:02}Z",
+            "state": "OK",
+            "trace_metadata": {"mlflow.trace.session": "long"},
+        }
+        assert server.ask("POST", START_TRACE, {"trace": {"trace_info": info}}).status == 200
+        return str(info["trace_id"])
+
+    names = [start(number) for number in range(SESSION_LIMIT + 2)]
+    api = server.ask("GET", f"/api/explain/{names[1]}")
+    assert json.loads(api.body) == {"trace_id": names[1], "scorers": []}
+    page = server.ask("GET", f"/monitor/trace/{names[1]}").body.decode()
+    for text in ("No scorer is started", "Session long", "and 2 more", names[0], names[-3]):
+        assert text in page
+    assert names[-2] not in page
+
+
+def test_the_api_knows_no_scorers_and_no_trace(server: Server) -> None:
+    assert json.loads(server.ask("GET", "/api/scorers").body) == {"scorers": []}
+    assert server.ask("GET", "/api/explain/tr-nobody").status == 404
 
 
 @pytest.mark.parametrize("path", ["/monitor", "/monitor/scorers", "/monitor/trace/tr-1"])

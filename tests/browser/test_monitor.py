@@ -112,8 +112,11 @@ def test_an_unknown_trace(monitor: Visit, filled: Filled) -> None:
     address = f"{filled.url}/monitor/trace/tr-nobody"
     monitor.open(address, "There is no trace tr-nobody.", "flush_trace_async_logging")
     monitor.shoot(f"monitor-unknown-{shown(monitor)}")
+    monitor.page.get_by_label("Trace id").fill("http://elsewhere/a?b#c")
+    monitor.page.get_by_role("button", name="Look up the trace").click()
+    monitor.see("There is no trace http://elsewhere/a?b#c.")
     not_found = [wrong for wrong in monitor.wrong if "404" in wrong]
-    assert len(not_found) == 2  # the answer, and what the console says of it
+    assert len(not_found) == 4  # each answer, and what the console says of it
     monitor.wrong[:] = [wrong for wrong in monitor.wrong if wrong not in not_found]
 
 

@@ -49,7 +49,11 @@ def tab(pages: str) -> Iterator[Page]:
         chromium.close()
 
 
-@pytest.fixture(params=[f"{size}-{theme}" for size in SIZES for theme in ("light", "dark")])
+LOOKS = [f"{size}-{theme}" for size in SIZES for theme in ("light", "dark")]
+BOTH_SIZES = pytest.mark.parametrize("look", ["desk-light", "phone-dark"], indirect=True)
+
+
+@pytest.fixture(params=LOOKS)
 def look(
     tab: Page,
     pages: str,
@@ -93,6 +97,7 @@ def test_every_decision_of_a_trace(look: Visit, pages: str) -> None:
     look.shoot("trace")
 
 
+@BOTH_SIZES
 def test_an_experiment_is_chosen(look: Visit, pages: str) -> None:
     look.open(f"{pages}/monitor", "Experiment support")
     choice = look.page.get_by_role("combobox", name="Experiment")
@@ -104,10 +109,12 @@ def test_an_experiment_is_chosen(look: Visit, pages: str) -> None:
     look.shoot("nothing")
 
 
+@BOTH_SIZES
 def test_an_experiment_that_is_not_there(look: Visit, pages: str) -> None:
     look.open(f"{pages}/monitor/scorers?experiment_id=77", "There is no experiment 77")
 
 
+@BOTH_SIZES
 def test_a_page_says_that_its_figures_are_old_and_keeps_the_focus(look: Visit, pages: str) -> None:
     look.open(f"{pages}/monitor", "1,234,5")
     summary = look.page.get_by_text("What the columns say")

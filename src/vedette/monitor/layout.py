@@ -88,7 +88,8 @@ def _trace_search() -> None:
     with tag("div", classes="search", role="search"):
         box = ui.input("Trace id").props("dense outlined clearable spellcheck=false")
         box.on("keydown.enter", search)
-        ui.button(icon="search", on_click=search).props("flat round aria-label='Look up trace'")
+        button = ui.button(icon="search", on_click=search, color=None).props("flat round")
+        button.props["aria-label"] = "Look up the trace"
 
 
 def _theme_button() -> None:
@@ -108,7 +109,8 @@ def _theme_button() -> None:
         cookie = f"{_THEME_COOKIE}={theme};path=/;max-age={_YEAR_SECONDS};samesite=lax"
         ui.run_javascript(f"document.cookie = {json.dumps(cookie)}")
 
-    button = ui.button(icon=_THEMES[theme][1], on_click=change).props("flat round")
+    button = ui.button(icon=_THEMES[theme][1], on_click=change, color=None)
+    button.props("flat round")
     button.props["aria-label"] = label()
     with button:
         hint = ui.tooltip(label())

@@ -50,7 +50,7 @@ class Live(Generic[T]):
                 answer = await self._ask()
                 show(answer)
             except Exception as error:
-                self._tell(told(error))
+                self._tell(told(error, before=self._problem))
             else:
                 self._tell(None)
                 self._time.text = f"As of {moment(1000 * self._at(answer))}"
@@ -69,9 +69,15 @@ class Live(Generic[T]):
                 notice(f"{what}, the server can't tell them now: {problem}", "bad", "error")
 
 
-def told(error: Exception) -> str:
-    """An error for people; one that wasn't foreseen is logged in full."""
+def told(error: Exception, before: str | None = None) -> str:
+    """An error for people. One that wasn't foreseen is logged in full, but not again and again.
+
+    Args:
+        before: what was told the last time.
+    """
     if isinstance(error, MlflowException):
         return str(error.message)
-    logger.error("a page can't be made", exc_info=error)
-    return f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
+    if text != before:
+        logger.error("a page has no answer", exc_info=error)
+    return text

@@ -25,7 +25,7 @@ _NOT_FOUND = 404
 def add_page(data: MonitorData) -> None:
     """Add the page."""
 
-    @ui.page("/trace/{trace_id}", response_timeout=BUILD_SECONDS)
+    @ui.page("/trace/{trace_id:path}", response_timeout=BUILD_SECONDS)
     async def page(trace_id: str) -> None:
         try:
             experiments = await run_in_threadpool(data.experiments)
