@@ -193,7 +193,8 @@ def _compare(lake: Path, traces: Sequence[Known]) -> list[str]:
         tables / "mlflow_otel_annotations",
         "SELECT name, split_part(target_id, ':', 1) AS trace, count(*) FROM"
         " (SELECT * FROM rows WHERE annotation_type = 'FEEDBACK' QUALIFY row_number()"
-        " OVER (PARTITION BY annotation_id ORDER BY updated_at DESC) = 1) WHERE deleted_at IS NULL AND valid GROUP BY ALL",
+        " OVER (PARTITION BY annotation_id ORDER BY updated_at DESC) = 1)"
+        " WHERE deleted_at IS NULL AND valid GROUP BY ALL",
     )
     decisions = _rows(
         tables / "mlflow_monitor_decisions",
