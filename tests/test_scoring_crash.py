@@ -81,7 +81,7 @@ def test_sigkill_of_engine_and_workers_loses_no_score_and_doubles_none(tmp_path:
 
     def kill_workers(child: psutil.Process) -> None:
         try:
-            forked = "vedette.scoring.worker" in child.parent().cmdline()
+            forked = "vedette.scoring.start" in child.parent().cmdline()
         except (psutil.NoSuchProcess, AttributeError):
             return
         if forked and random.random() < 0.02:

@@ -13,9 +13,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, ByteSize, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "VEDETTE_"
@@ -29,6 +29,15 @@ class SettingsError(ValueError):
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
+
+
+def _known_sandbox(name: object) -> object:
+    if name == "container":
+        raise ValueError(
+            "not available: a container for each worker takes podman or docker, and Vedette uses "
+            "neither; process isolates scorers without them"
+        )
+    return name
 
 
 class Settings(BaseSettings):
@@ -81,6 +90,12 @@ class Settings(BaseSettings):
     )
     scorer_timeout: float = Field(
         300.0, gt=0, description="A scorer that takes longer than this on one trace is stopped."
+    )
+
+    sandbox: Annotated[Literal["none", "process"] | None, BeforeValidator(_known_sandbox)] = Field(
+        None,
+        description="What keeps scorers from the machine: process (no network, no files of others) "
+        "or none (limits only).  [default: process where the system allows it]",
     )
 
     @property

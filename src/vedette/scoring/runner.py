@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import FIRST_COMPLETED, wait
+from pathlib import Path
 from typing import Any
 
 from vedette.intake.journal import JournalReader, JournalWriter
@@ -30,6 +31,7 @@ from vedette.scoring.completion import (
 from vedette.scoring.plan import Planner
 from vedette.scoring.pool import WorkerPool
 from vedette.scoring.progress import Progress
+from vedette.scoring.sandbox import choose_sandbox
 from vedette.settings import Settings
 from vedette.traces.index import TraceIndex
 from vedette.traces.matching import Contents
@@ -49,6 +51,9 @@ class Scoring:
         index: the read model, which another thread keeps up to date.
         contents: whole spans.
         journal: the engine's; scores and cursors are written to it.
+
+    Raises:
+        SettingsError: the sandbox that is set can't be had.
     """
 
     def __init__(
@@ -57,8 +62,13 @@ class Scoring:
         self._buffer_ms = int(settings.trace_completion_buffer * 1000)
         self._index = index
         self._journal = journal
+        local_lake = () if "://" in settings.lake_uri else (Path(settings.lake_uri),)
+        self._sandbox = choose_sandbox(settings.sandbox, (settings.data, *local_lake))
+        if self._sandbox.missing:
+            logger.warning("scorers run with limits only: %s", self._sandbox.missing)
         self._pool = WorkerPool(
             settings.run_dir / "workers",
+            self._sandbox,
             per_scorer=settings.workers,
             timeout=settings.scorer_timeout,
         )
@@ -151,7 +161,11 @@ class Scoring:
                 "lag_seconds": None,
                 "problem": _NOT_RUN,
             }
-        return {"processes": self._pool.processes, "scorers": scorers}
+        return {
+            "processes": self._pool.processes,
+            "sandbox": self._sandbox.state(),
+            "scorers": scorers,
+        }
 
     def _adopt(self, known: dict[str, Progress], active: list[ActiveScorer], newest: int) -> None:
         """Take over what started, stopped or changed."""

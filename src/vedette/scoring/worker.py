@@ -1,4 +1,4 @@
-"""The processes that run scorers: ``python -m vedette.scoring.worker``, started by the engine.
+"""The processes that run scorers, and the one that forks them (`vedette.scoring.start`).
 
 Importing MLflow takes seconds, and a scorer may end its process at any call. So the process that
 the engine starts imports everything once and runs no scorer; it forks a worker whenever the engine
@@ -11,9 +11,11 @@ worker in `vedette.scoring.frames` over another:
 =================  ============================================  ===================================
 direction          header                                        blobs
 =================  ============================================  ===================================
-engine -> worker   scorer: {serialized, name, version}           none; once, first
+worker -> engine   problem: None, or what keeps it from working  none; once, first
+engine -> worker   scorer: {serialized, name, version}           none; once
 engine -> worker   seconds: time limit of one call               `payloads`, one for each trace
-worker -> engine   rows: list[AssessmentRow], milliseconds       none; one message for each trace
+worker -> engine   rows: list[AssessmentRow],                    none; one message for each trace
+                   spent: the last of this worker
 =================  ============================================  ===================================
 """
 
@@ -25,7 +27,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -40,19 +41,21 @@ from vedette.intake.records import AssessmentRow
 from vedette.scoring.call import ScorerCall
 from vedette.scoring.confinement import confine, die_with_parent, limit_processor_time
 from vedette.scoring.frames import FrameError, receive_frame, send_frame
+from vedette.scoring.isolation import Isolation, kill_all_others
 from vedette.scoring.orders import EVENT, ORDER
 from vedette.traces.assessments import assessment_row
 
+_LOOK_SECONDS = 0.02
 _BATCH_LIMIT = 2**31  # the engine is trusted; this only catches a broken stream
 
 
-def main() -> None:
-    """Fork workers on the orders that come through the socket given as the first argument.
+def fork_workers(orders: socket.socket, memory_bytes: int, isolation: Isolation | None) -> NoReturn:
+    """Fork workers on the orders that come through a socket, until the engine closes it.
 
-    The second argument is the memory limit of a worker in bytes.
+    Args:
+        memory_bytes: address space that a worker may use beyond what it starts with.
+        isolation: that of the sandbox ``process``.
     """
-    orders = socket.socket(fileno=int(sys.argv[1]))
-    memory_bytes = int(sys.argv[2])
     warnings.simplefilter("ignore")  # nobody would read them
     _warm_up()
     wake_read, wake_write = socket.socketpair()
@@ -64,13 +67,31 @@ def main() -> None:
     waiting.register(orders, selectors.EVENT_READ)
     waiting.register(wake_read, selectors.EVENT_READ)
     children: set[int] = set()
+    parent = os.getpid()
     orders.sendall(EVENT.pack(b"R", os.getpid(), 0))
     while True:
         for key, _ in waiting.select():
             if key.fileobj is wake_read:
                 wake_read.recv(4096)
                 _report_ended(orders, children)
-            elif not _obey(orders, children, memory_bytes, [orders, wake_read, wake_write]):
+            elif order := _receive_order(orders):
+                verb, pid, connection = order
+                if connection is None:
+                    if verb == b"K" and pid in children:
+                        _kill(pid)
+                    continue
+                child = isolation.fork() if isolation else os.fork()
+                if child == 0:
+                    waiting.close()
+                    for own in (orders, wake_read, wake_write):
+                        own.close()
+                    _become_worker(connection, parent, memory_bytes, isolation)
+                with contextlib.suppress(OSError):  # it has ended already
+                    os.setpgid(child, child)  # here too: before the first order to kill
+                connection.close()
+                children.add(child)
+                orders.sendall(EVENT.pack(b"S", child, 0))
+            else:
                 for pid in children:
                     _kill(pid)
                 os._exit(0)
@@ -91,31 +112,15 @@ def _warm_up() -> None:
     gc.freeze()
 
 
-def _obey(
-    orders: socket.socket, children: set[int], memory_bytes: int, own: list[socket.socket]
-) -> bool:
-    """Carry out one order; False if the engine has gone."""
+def _receive_order(orders: socket.socket) -> tuple[bytes, int, socket.socket | None] | None:
+    """The next order and the socket that came with it; None if the engine has gone."""
     message, descriptors, _, _ = socket.recv_fds(orders, ORDER.size, 1)
     while message and len(message) < ORDER.size:
         message += orders.recv(ORDER.size - len(message))
     if not message:
-        return False
+        return None
     verb, pid = ORDER.unpack(message)
-    if verb == b"K":
-        if pid in children:
-            _kill(pid)
-        return True
-    connection = socket.socket(fileno=descriptors[0])
-    parent = os.getpid()
-    child = os.fork()
-    if child == 0:
-        _become_worker(connection, parent, memory_bytes, own)
-    with contextlib.suppress(OSError):  # it has ended already
-        os.setpgid(child, child)  # here too: it must be done before the first order to kill
-    connection.close()
-    children.add(child)
-    orders.sendall(EVENT.pack(b"S", child, 0))
-    return True
+    return verb, pid, socket.socket(fileno=descriptors[0]) if descriptors else None
 
 
 def _report_ended(orders: socket.socket, children: set[int]) -> None:
@@ -125,30 +130,43 @@ def _report_ended(orders: socket.socket, children: set[int]) -> None:
             return
         if pid in children:
             children.remove(pid)
-            _kill(pid)  # what it started and left behind in its process group
+            _kill_group(pid)  # what it started and left behind in its process group
             orders.sendall(EVENT.pack(b"X", pid, status))
 
 
-def _kill(group: int) -> None:
+def _kill(worker: int) -> None:
+    """End a worker, which may have left its process group, and the group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGKILL)
+    _kill_group(worker)
+
+
+def _kill_group(group: int) -> None:
     # PermissionError is what macOS says of a group of zombies
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
 
 
 def _become_worker(
-    connection: socket.socket, parent: int, memory_bytes: int, inherited: list[socket.socket]
+    connection: socket.socket, parent: int, memory_bytes: int, isolation: Isolation | None
 ) -> NoReturn:
     status = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
-        die_with_parent(parent)
-        for other in inherited:
-            other.close()
         _discard_output()
-        confine(memory_bytes)
-        serve(connection)
+        try:
+            if isolation:
+                isolation.enter_worker()
+            else:
+                die_with_parent(parent)
+            confine(memory_bytes, alone=isolation is not None)
+        except OSError as error:
+            send_frame(connection, {"problem": str(error)})
+        else:
+            send_frame(connection, {"problem": None})
+            serve(connection, kill_all_others if isolation else None)
         status = 0
     finally:
         os._exit(status)  # not through the parent's exit handlers
@@ -162,10 +180,13 @@ def _discard_output() -> None:
     os.close(null)
 
 
-def serve(connection: socket.socket) -> None:
+def serve(connection: socket.socket, tidy: Callable[[], None] | None) -> None:
     """A worker's life: load the scorer it is given, then answer batches until the engine hangs up.
 
     Answers go out one by one, so that the engine knows which trace a worker died of.
+
+    Args:
+        tidy: ends the processes that a call has left behind.
     """
     try:
         header, _ = receive_frame(connection, limit=_BATCH_LIMIT)
@@ -178,16 +199,28 @@ def serve(connection: socket.socket) -> None:
             header, traces = receive_frame(connection, limit=_BATCH_LIMIT)
         except FrameError:
             return
-        for trace in traces:
+        for left, trace in zip(reversed(range(len(traces))), traces, strict=True):
             limit_processor_time(header["seconds"])
-            start = time.perf_counter()
             try:
                 call = call or ScorerCall(scorer["serialized"], scorer["name"], scorer["version"])
                 rows = call(trace)
             except BaseException as error:
                 rows = [_load_failure(scorer["name"], error)]
-            milliseconds = (time.perf_counter() - start) * 1000
-            send_frame(connection, {"rows": rows, "milliseconds": milliseconds})
+            if tidy:
+                tidy()
+            send_frame(connection, {"rows": rows, "spent": left == 0 and _has_busy_threads()})
+
+
+def _has_busy_threads() -> bool:
+    """Whether threads that the scorer has left behind use the processor. Idle ones harm nobody."""
+    try:
+        if len(os.listdir("/proc/self/task")) == 1:
+            return False
+    except OSError:  # not Linux
+        return False
+    start = time.process_time()
+    time.sleep(_LOOK_SECONDS)
+    return time.process_time() - start > _LOOK_SECONDS / 2
 
 
 def _load_failure(name: str, error: BaseException) -> AssessmentRow:
@@ -195,7 +228,3 @@ def _load_failure(name: str, error: BaseException) -> AssessmentRow:
     return assessment_row(
         Feedback(name=name, source=make_code_type_assessment_source(name), error=problem), ""
     )
-
-
-if __name__ == "__main__":
-    main()
