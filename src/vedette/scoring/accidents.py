@@ -56,7 +56,8 @@ def crashed(name: str, child: Child) -> Accident:
         return Accident(
             "SCORER_CRASHED",
             f"Scorer {name!r} ended its process with exit code {code}. A scorer must return or "
-            "raise: look for os._exit, and for what closes files that it has not opened.",
+            "raise: look for os._exit, for what closes files that it has not opened, and for what "
+            "changes Python's own modules.",
         )
     return _killed(name, signal.Signals(os.WTERMSIG(status)))
 

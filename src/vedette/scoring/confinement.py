@@ -16,9 +16,9 @@ from vedette.scoring import syscalls
 # Of the engine's environment, all that workers see. No credentials, no MLflow settings.
 _PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TZ")
 _FILE_BYTES = 64 * 1024 * 1024
-_OPEN_FILES = 256
+OPEN_FILES = 256
 _NICENESS = 5  # scoring waits when the server or the engine need the processor
-_PROCESSES = 64  # of an isolated worker, threads among them
+PROCESSES = 64  # of an isolated worker, threads among them
 
 
 def worker_environment(environment: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -61,9 +61,9 @@ def confine(memory_bytes: int, *, alone: bool) -> None:
     _limit(resource.RLIMIT_AS, space)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, _FILE_BYTES)
-    _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
     if alone:
-        _limit(resource.RLIMIT_NPROC, _PROCESSES)
+        _limit(resource.RLIMIT_NPROC, PROCESSES)
 
 
 def limit_processor_time(seconds: float) -> None:

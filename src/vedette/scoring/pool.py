@@ -114,7 +114,9 @@ class WorkerPool:
             identity = (scorer.key, scorer.version, scorer.serialized)
             lane = self._lanes.setdefault(identity, _Lane(scorer))
             lane.waiting.append((units, future))
-            if lane.running < self._per_scorer:
+            busy = sum(one.running for one in self._lanes.values())
+            # A first worker for each scorer goes before a second for any
+            if lane.running == 0 or (lane.running < self._per_scorer and busy < self._most // 2):
                 lane.running += 1
                 self._threads.submit(self._work, lane)
         return future

@@ -202,7 +202,7 @@ def serve(connection: socket.socket, tidy: Callable[[], None] | None) -> None:
         for left, trace in zip(reversed(range(len(traces))), traces, strict=True):
             limit_processor_time(header["seconds"])
             try:
-                call = call or ScorerCall(scorer["serialized"], scorer["name"], scorer["version"])
+                call = call or ScorerCall(**scorer, isolated=tidy is not None)
                 rows = call(trace)
             except BaseException as error:
                 rows = [_load_failure(scorer["name"], error)]
