@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from running import RunningVedette
+from scoring_support import code, unit
 from vedette.health import Health
 from vedette.processes import write_state
-from vedette.scoring.sandbox import choose_sandbox, missing_for_isolation
+from vedette.scoring.pool import WorkerPool
+from vedette.scoring.sandbox import Sandbox, choose_sandbox, missing_for_isolation
 from vedette.settings import Settings, SettingsError, load_settings
 
 needs_namespaces = pytest.mark.skipif(
@@ -71,6 +75,19 @@ def test_what_is_asked_for_and_cannot_be_had_is_refused() -> None:
     assert "set sandbox to none" in told
 
 
+@needs_namespaces
+def test_vedette_does_not_start_with_a_sandbox_that_cannot_be_had() -> None:
+    told = as_ordinary_user(
+        "import subprocess, sys, tempfile\nwith tempfile.TemporaryDirectory() as data:\n"
+        "  done = subprocess.run([sys.executable, '-m', 'vedette', 'up', '--data', data,"
+        " '--sandbox', 'process'], capture_output=True, text=True)\n"
+        "  print(done.returncode, done.stderr)",
+        NO_NAMESPACES="1",
+    )
+    assert told.startswith("2 vedette: sandbox process can't be had here")
+    assert len(told.splitlines()) == 1
+
+
 def test_elsewhere_than_on_linux_there_are_limits_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert choose_sandbox(None).missing == "namespaces are Linux's, this is darwin"
@@ -81,6 +98,30 @@ def test_containers_are_not_offered() -> None:
         load_settings({"sandbox": "container"})
     with pytest.raises(SettingsError, match="'process'"):
         load_settings({"sandbox": "jail"})
+
+
+@needs_namespaces
+def test_hidden_is_also_what_lies_among_pythons_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("data", "package"):
+        (tmp_path / "packages" / name).mkdir(parents=True)
+        (tmp_path / "packages" / name / "file").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    sandbox = Sandbox("process", (tmp_path / "packages" / "data",))
+    names = f"sorted(str(path) for path in Path({str(tmp_path)!r}).rglob('file'))"
+    looks = code(f"from pathlib import Path\nreturn str({names})")
+    pool = WorkerPool(tmp_path / "workers", sandbox)
+    try:
+        [outcome] = pool.submit(looks, [unit(1)]).result(120)
+    finally:
+        pool.close()
+    assert json.loads(outcome.rows[0]["value"]) == f"['{tmp_path}/packages/package/file']"
+
+
+def test_health_tells_of_the_sandbox(vedette: RunningVedette) -> None:
+    sandbox = vedette.health()["parts"]["workers"]["sandbox"]
+    assert sandbox == choose_sandbox(None).state()
 
 
 @pytest.mark.parametrize(("missing", "warned"), [("no namespaces", True), (None, False)])

@@ -176,13 +176,13 @@ def test_a_worker_has_no_secrets_and_is_no_server(pool: WorkerPool) -> None:
     assert leads
 
 
-def test_a_worker_killed_by_others_costs_nothing(pool: WorkerPool) -> None:
+def test_a_worker_killed_by_others_costs_nothing(pool: WorkerPool, sandbox: Sandbox) -> None:
     slow = code("import time\ntime.sleep(0.02)\nreturn inputs", name="slow")
     future = pool.submit(slow, [unit(n) for n in range(32)])
-    for _ in range(3):
+    for _ in range(2):  # a third time would be laid to the charge of the trace at hand
         time.sleep(0.15)
         [starter] = _forking_processes()
-        for worker in _workers(starter):
+        for worker in _workers(starter, sandbox):
             worker.send_signal(signal.SIGKILL)
 
     assert values(future.result(60)) == list(range(32))
@@ -196,7 +196,7 @@ def test_the_death_of_the_forking_process_is_an_event_not_an_incident(
         before = set(_forking_processes())
         assert values(run(pool, HEALTHY, 1)) == [1]
         [forks] = set(_forking_processes()) - before
-        workers = _workers(forks)
+        workers = _workers(forks, sandbox)
         forks.kill()
         psutil.wait_procs(workers, timeout=10)
 
@@ -239,9 +239,9 @@ def _forking_processes() -> list[psutil.Process]:
     ]
 
 
-def _workers(started: psutil.Process) -> list[psutil.Process]:
+def _workers(started: psutil.Process, sandbox: Sandbox) -> list[psutil.Process]:
     """The workers below what the engine has started: isolated, they are a generation further."""
     children = started.children()
-    if children and children[0].children():
-        return children[0].children()
-    return children
+    if sandbox.name == "none":
+        return children
+    return [worker for child in children for worker in child.children()]

@@ -67,10 +67,10 @@ class Isolation:
         else:
             try:
                 syscalls.unshare(shared | syscalls.NEW_USERS)
+                self._be_in_user_namespace()
             except OSError as error:
                 said = f"the kernel allows this user no user namespaces ({error.strerror})"
                 raise OSError(error.errno, said) from error
-            self._be_in_user_namespace()
         syscalls.keep_mounts_private()
         _build(root, hidden)
         if child := os.fork():
@@ -189,9 +189,12 @@ def _visible() -> Iterator[Path]:
     python = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *sys.path]
     python += os.environ.get("LD_LIBRARY_PATH", "").split(":")
     python.append(str(Path(vedette.__file__).parent.parent))
-    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    closed: set[Path] = set()
+    with suppress(KeyError):  # in a container, a user need not have an entry
+        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+        closed = {home, *home.parents}
     own = {Path(path).absolute() for path in python if path}
     own = {one for path in own for one in (path, path.resolve())}
     for path in sorted({*map(Path, _SYSTEM), *own}, key=lambda path: len(path.parts)):
-        if path not in (home, *home.parents) or path in map(Path, _SYSTEM):
+        if path not in closed:
             yield path

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _ANSWER_BYTES = 4 * 1024 * 1024
 _SEND_SECONDS = 60.0
 _START_SECONDS = 30.0
+_START_TRIES = 3  # somebody else may have killed it
 _IDLE_SECONDS = 60.0
 
 
@@ -247,28 +248,33 @@ class WorkerPool:
         if superfluous is not None:
             self._forks.kill(superfluous)
         try:
-            child = self._forks.fork()
+            return self._start(lane.scorer)
         except BaseException:
             with self._lock:
                 self._count -= 1
             raise
-        scorer = lane.scorer
-        header = {
-            "serialized": scorer.serialized,
-            "name": scorer.name,
-            "version": scorer.version,
-        }
-        try:
-            child.connection.settimeout(_SEND_SECONDS)
-            send_frame(child.connection, {"scorer": header})
-            deadline = time.monotonic() + _START_SECONDS
-            greeting, _ = receive_frame(child.connection, limit=_ANSWER_BYTES, deadline=deadline)
-            if problem := greeting.get("problem"):
-                raise OSError(problem)
-        except (FrameError, OSError) as error:
-            self._discard(child)
-            raise WorkersUnavailable(f"a new worker can't work: {error}") from error
-        return child
+
+    def _start(self, scorer: ActiveScorer) -> Child:
+        """A new worker that is ready for batches of the scorer."""
+        known = {"serialized": scorer.serialized, "name": scorer.name, "version": scorer.version}
+        problem: Exception | None = None
+        for _ in range(_START_TRIES):
+            child = self._forks.fork()
+            try:
+                child.connection.settimeout(_SEND_SECONDS)
+                send_frame(child.connection, {"scorer": known})
+                deadline = time.monotonic() + _START_SECONDS
+                greeting, _ = receive_frame(
+                    child.connection, limit=_ANSWER_BYTES, deadline=deadline
+                )
+                if said := greeting.get("problem"):
+                    raise OSError(said)
+            except (FrameError, OSError) as error:
+                self._forks.kill(child)
+                problem = error
+            else:
+                return child
+        raise WorkersUnavailable(f"a new worker can't work: {problem}") from problem
 
     def _longest_idle(self) -> Child | None:
         since, oldest = math.inf, None

@@ -23,7 +23,8 @@ def main() -> None:
             os._exit(0)
         isolation.enter_worker()
     except OSError as error:
-        print(error.strerror or error, flush=True)
+        place = f": {error.filename}" if error.filename else ""
+        print(f"{error.strerror}{place}", flush=True)
         os._exit(1)
     try:
         spec = importlib.util.find_spec("mlflow")
