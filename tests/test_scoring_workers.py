@@ -231,6 +231,27 @@ def test_closing_leaves_no_process_behind(tmp_path: Path, sandbox: Sandbox) -> N
     assert (len(gone), alive) == (len(processes), [])
 
 
+def test_what_a_scorer_leaves_behind_ends(tmp_path: Path, sandbox: Sandbox) -> None:
+    seconds = str(32_000_000 + os.getpid())  # by this the processes are known
+    leaving = code(
+        f"import os, subprocess, time\nsubprocess.Popen(['sh', '-c', 'setsid sleep {seconds} &'])\n"
+        "time.sleep(0.2)\nreturn inputs",
+        name="leaving",
+    )
+    pool = WorkerPool(tmp_path, sandbox)
+    try:
+        assert values(run(pool, leaving, 1, 2)) == [1, 2]
+    finally:
+        pool.close()
+
+    deadline = time.monotonic() + 5
+    while left := [
+        p for p in psutil.process_iter(["cmdline"]) if seconds in (p.info["cmdline"] or [])
+    ]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
 def _forking_processes() -> list[psutil.Process]:
     return [
         child

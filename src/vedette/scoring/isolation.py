@@ -13,6 +13,7 @@ needed: each worker becomes a user of its own instead.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import random
@@ -59,6 +60,10 @@ class Isolation:
     def __init__(self, root: Path, hidden: Sequence[Path]) -> None:
         self._as_root = syscalls.has_capabilities(_SETGID, _SETUID, _SYS_ADMIN)
         self._user = os.getuid()
+        if self._user == 0 and not self._as_root:  # to whom the limit on processes doesn't apply
+            raise OSError(
+                errno.EPERM, "root lacks CAP_SYS_ADMIN in this container; run as an ordinary user"
+            )
         self._group = os.getgid()
         self._next_user = random.randrange(len(_USERS))
         shared = syscalls.NEW_MOUNTS | syscalls.NEW_PIDS | syscalls.NEW_NETWORK | syscalls.NEW_IPC

@@ -19,7 +19,7 @@ def main() -> None:
     isolation = None
     if sandbox == "process":
         isolation = Isolation(Path.cwd(), [Path(directory) for directory in hidden])
-    from vedette.scoring.worker import fork_workers
+    from vedette.scoring.forking import fork_workers
 
     fork_workers(socket.socket(fileno=int(descriptor)), int(memory_bytes), isolation)
 

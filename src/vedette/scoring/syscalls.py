@@ -28,7 +28,7 @@ _AT_RECURSIVE = 0x8000
 _READ_ONLY_NO_SUID = 0x1 | 0x2
 
 _CAPABILITY_VERSION = 0x20080522
-_PARENT_DEATH_SIGNAL, _DUMPABLE, _NO_NEW_PRIVILEGES = 1, 4, 38
+_PARENT_DEATH_SIGNAL, _DUMPABLE, _CHILD_SUBREAPER, _NO_NEW_PRIVILEGES = 1, 4, 36, 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -105,6 +105,11 @@ def has_capabilities(*numbers: int) -> bool:
 def kill_with_parent(signal_number: int) -> None:
     """Have the kernel send this signal when the parent of this process dies."""
     _check(_libc.prctl(_PARENT_DEATH_SIGNAL, signal_number, 0, 0, 0), "PR_SET_PDEATHSIG")
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what children of this process leave behind."""
+    _check(_libc.prctl(_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
 
 
 def gain_no_privileges() -> None:

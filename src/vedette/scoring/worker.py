@@ -1,12 +1,7 @@
-"""The processes that run scorers, and the one that forks them (`vedette.scoring.start`).
+"""The processes that run scorers.
 
-Importing MLflow takes seconds, and a scorer may end its process at any call. So the process that
-the engine starts imports everything once and runs no scorer; it forks a worker whenever the engine
-asks, which takes milliseconds, and tells the engine how each one ended. A worker serves one scorer,
-so that what one scorer does to its process (patching json, filling memory) meets no other.
-
-The engine and the forking process talk in `vedette.scoring.orders` over a socket, the engine and a
-worker in `vedette.scoring.frames` over another:
+A worker serves one scorer, so that what one scorer does to its process (patching json, filling
+memory) meets no other. The engine and a worker talk in `vedette.scoring.frames` over a socket:
 
 =================  ============================================  ===================================
 direction          header                                        blobs
@@ -21,20 +16,14 @@ worker -> engine   rows: list[AssessmentRow],                    none; one messa
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
-import selectors
 import signal
 import socket
 import time
-import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import mlflow
 from mlflow.entities import AssessmentError, Feedback
-from mlflow.genai import scorer as scorer_decorator
 from mlflow.genai.evaluation.utils import make_code_type_assessment_source
 
 from vedette.intake.records import AssessmentRow
@@ -42,114 +31,23 @@ from vedette.scoring.call import ScorerCall
 from vedette.scoring.confinement import confine, die_with_parent, limit_processor_time
 from vedette.scoring.frames import FrameError, receive_frame, send_frame
 from vedette.scoring.isolation import Isolation, kill_all_others
-from vedette.scoring.orders import EVENT, ORDER
 from vedette.traces.assessments import assessment_row
 
 _LOOK_SECONDS = 0.02
 _BATCH_LIMIT = 2**31  # the engine is trusted; this only catches a broken stream
 
 
-def fork_workers(orders: socket.socket, memory_bytes: int, isolation: Isolation | None) -> NoReturn:
-    """Fork workers on the orders that come through a socket, until the engine closes it.
-
-    Args:
-        memory_bytes: address space that a worker may use beyond what it starts with.
-        isolation: that of the sandbox ``process``.
-    """
-    warnings.simplefilter("ignore")  # nobody would read them
-    _warm_up()
-    wake_read, wake_write = socket.socketpair()
-    wake_read.setblocking(False)
-    wake_write.setblocking(False)
-    signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    waiting = selectors.DefaultSelector()
-    waiting.register(orders, selectors.EVENT_READ)
-    waiting.register(wake_read, selectors.EVENT_READ)
-    children: set[int] = set()
-    parent = os.getpid()
-    orders.sendall(EVENT.pack(b"R", os.getpid(), 0))
-    while True:
-        for key, _ in waiting.select():
-            if key.fileobj is wake_read:
-                wake_read.recv(4096)
-                _report_ended(orders, children)
-            elif order := _receive_order(orders):
-                verb, pid, connection = order
-                if connection is None:
-                    if verb == b"K" and pid in children:
-                        _kill(pid)
-                    continue
-                child = isolation.fork() if isolation else os.fork()
-                if child == 0:
-                    waiting.close()
-                    for own in (orders, wake_read, wake_write):
-                        own.close()
-                    _become_worker(connection, parent, memory_bytes, isolation)
-                with contextlib.suppress(OSError):  # it has ended already
-                    os.setpgid(child, child)  # here too: before the first order to kill
-                connection.close()
-                children.add(child)
-                orders.sendall(EVENT.pack(b"S", child, 0))
-            else:
-                for pid in children:
-                    _kill(pid)
-                os._exit(0)
-
-
-def _warm_up() -> None:
-    """Do once what the first call of a scorer does, then keep the collector off what is loaded:
-    it would write to every page, and a page written to is no longer shared by the workers."""
-    mlflow.tracing.disable()  # a scorer that uses @mlflow.trace is not an agent to be watched
-
-    @scorer_decorator(name="warm_up", timeout=0)
-    def warm_up(outputs: Any) -> bool:
-        return outputs is None
-
-    run: Callable[..., Any] = warm_up.run
-    assessment_row(Feedback(name="warm_up", value=run(outputs=None)), "")
-    gc.collect()
-    gc.freeze()
-
-
-def _receive_order(orders: socket.socket) -> tuple[bytes, int, socket.socket | None] | None:
-    """The next order and the socket that came with it; None if the engine has gone."""
-    message, descriptors, _, _ = socket.recv_fds(orders, ORDER.size, 1)
-    while message and len(message) < ORDER.size:
-        message += orders.recv(ORDER.size - len(message))
-    if not message:
-        return None
-    verb, pid = ORDER.unpack(message)
-    return verb, pid, socket.socket(fileno=descriptors[0]) if descriptors else None
-
-
-def _report_ended(orders: socket.socket, children: set[int]) -> None:
-    while children:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid == 0:
-            return
-        if pid in children:
-            children.remove(pid)
-            _kill_group(pid)  # what it started and left behind in its process group
-            orders.sendall(EVENT.pack(b"X", pid, status))
-
-
-def _kill(worker: int) -> None:
-    """End a worker, which may have left its process group, and the group."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(worker, signal.SIGKILL)
-    _kill_group(worker)
-
-
-def _kill_group(group: int) -> None:
-    # PermissionError is what macOS says of a group of zombies
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
-
-
-def _become_worker(
+def become_worker(
     connection: socket.socket, parent: int, memory_bytes: int, isolation: Isolation | None
 ) -> NoReturn:
+    """Turn this process, just forked, into a worker, until the engine hangs up.
+
+    Args:
+        connection: to the engine.
+        parent: process id of the process that forked it.
+        memory_bytes: address space that it may use beyond what it starts with.
+        isolation: that of the sandbox ``process``.
+    """
     status = 1
     try:
         signal.set_wakeup_fd(-1)
