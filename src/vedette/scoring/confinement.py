@@ -56,6 +56,8 @@ def confine(memory_bytes: int, *, alone: bool) -> None:
         syscalls.gain_no_privileges()
         with suppress(OSError):  # if memory is short, the kernel is to take it from scorers first
             Path("/proc/self/oom_score_adj").write_text("1000")
+        with suppress(OSError):  # sessions share the processor evenly, unless told otherwise
+            Path("/proc/self/autogroup").write_text(str(_NICENESS))
     os.nice(_NICENESS)
     space = _address_space() + memory_bytes
     _limit(resource.RLIMIT_AS, space)

@@ -70,8 +70,6 @@ def fork_workers(orders: socket.socket, memory_bytes: int, isolation: Isolation 
                     for own in (orders, wake_read, wake_write):
                         own.close()
                     become_worker(connection, parent, memory_bytes, isolation)
-                with contextlib.suppress(OSError):  # it has ended already
-                    os.setpgid(child, child)  # here too: before the first order to kill
                 connection.close()
                 children.add(child)
                 orders.sendall(EVENT.pack(b"S", child, 0))

@@ -52,7 +52,7 @@ def become_worker(
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setpgid(0, 0)
+        os.setsid()  # a group to be killed, and to share the processor evenly with (autogroup)
         _discard_output()
         try:
             if isolation:
