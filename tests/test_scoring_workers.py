@@ -80,6 +80,12 @@ def test_a_batch_comes_back_in_order(pool: WorkerPool) -> None:
         ("return (", "SCORER_NOT_LOADED", "never closed"),
         ("import os\nos._exit(3)", "SCORER_CRASHED", "exit code 3"),
         ("import ctypes\nctypes.string_at(0)", "SCORER_CRASHED", "SIGSEGV"),
+        (
+            "import resource\n_, hard = resource.getrlimit(resource.RLIMIT_CPU)\n"
+            "resource.setrlimit(resource.RLIMIT_CPU, (1, hard))\nwhile True: pass",
+            "SCORER_CRASHED",
+            "its limit of processor time",
+        ),
         ("import os\nos.closerange(3, 256)", "SCORER_CRASHED", "exit code 1"),
         (
             "import os, socket, stat\nfor fd in range(3, 256):\n    try:\n"

@@ -164,7 +164,9 @@ def _build(root: Path, hidden: Sequence[Path]) -> None:
     bound: list[Path] = []
     for path in _visible():
         target = root / path.relative_to("/")
-        if not path.exists() or any(one in (path, *path.parents) for one in bound):
+        if path == root or not path.exists():
+            continue
+        if any(one in (path, *path.parents) for one in bound):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
