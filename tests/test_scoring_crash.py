@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import random
 import time
@@ -16,10 +17,12 @@ from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Position
 from vedette.scoring.runner import Scoring
 from vedette.scoring.sample import draw
+from vedette.scoring.sandbox import missing_for_isolation
 from vedette.settings import Settings
 from vedette.traces.index import TraceIndex
 
 TRACES = 600
+ISOLATED = missing_for_isolation() is None
 RATES = {"all": 1.0, "some": 0.2, "few": 0.02}
 
 
@@ -34,6 +37,12 @@ def engine(data: Path) -> None:
         index.catch_up(readers)
         if not scoring.tick():
             time.sleep(0.01)
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it was forked by the forking process; isolated, that is a fork itself."""
+    above = [one for one in process.parents() if "vedette.scoring.start" in one.cmdline()]
+    return len(above) == (2 if ISOLATED else 1)
 
 
 def journaled(reader: JournalReader) -> Counter[tuple[str, int]]:
@@ -80,12 +89,9 @@ def test_sigkill_of_engine_and_workers_loses_no_score_and_doubles_none(tmp_path:
         assert not orphans
 
     def kill_workers(child: psutil.Process) -> None:
-        try:
-            forked = "vedette.scoring.worker" in child.parent().cmdline()
-        except (psutil.NoSuchProcess, AttributeError):
-            return
-        if forked and random.random() < 0.02:
-            child.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if is_worker(child) and random.random() < 0.02:
+                child.kill()
 
     def leave(_: psutil.Process) -> None:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from vedette.scoring.inputs import read_payload
 from vedette.scoring.orders import ENGINE_GONE
 from vedette.scoring.outcomes import Outcome
 from vedette.scoring.pool import WorkerPool, WorkersUnavailable
+from vedette.scoring.sandbox import Sandbox, missing_for_isolation
 
 HEALTHY = code("return inputs", name="healthy")
 
@@ -36,11 +38,18 @@ def error_of(outcome: Outcome) -> dict[str, Any]:
     return error
 
 
+@pytest.fixture(scope="module", params=["none", "process"])
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    if request.param == "process" and (missing := missing_for_isolation()):
+        pytest.skip(missing)
+    return Sandbox(request.param)
+
+
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerPool]:
+def pool(tmp_path_factory: pytest.TempPathFactory, sandbox: Sandbox) -> Iterator[WorkerPool]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECRET_API_KEY", "hunter2")
-        pool = WorkerPool(tmp_path_factory.mktemp("workers"), per_scorer=2, timeout=60.0)
+        pool = WorkerPool(tmp_path_factory.mktemp("workers"), sandbox, per_scorer=2, timeout=60.0)
         # The first worker waits for the import of MLflow
         pool.submit(HEALTHY, [unit(0)]).result(120)
         yield pool
@@ -76,7 +85,13 @@ def test_a_batch_comes_back_in_order(pool: WorkerPool) -> None:
         ("return Feedback(value=object())", "SCORER_ERROR", "object"),
         ("return (", "SCORER_NOT_LOADED", "never closed"),
         ("import os\nos._exit(3)", "SCORER_CRASHED", "exit code 3"),
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "SCORER_CRASHED", "SIGSEGV"),
+        ("import ctypes\nctypes.string_at(0)", "SCORER_CRASHED", "SIGSEGV"),
+        (
+            "import resource\n_, hard = resource.getrlimit(resource.RLIMIT_CPU)\n"
+            "resource.setrlimit(resource.RLIMIT_CPU, (1, hard))\nwhile True: pass",
+            "SCORER_CRASHED",
+            "its limit of processor time",
+        ),
         ("import os\nos.closerange(3, 256)", "SCORER_CRASHED", "exit code 1"),
         (
             "import os, socket, stat\nfor fd in range(3, 256):\n    try:\n"
@@ -173,25 +188,27 @@ def test_a_worker_has_no_secrets_and_is_no_server(pool: WorkerPool) -> None:
     assert leads
 
 
-def test_a_worker_killed_by_others_costs_nothing(pool: WorkerPool) -> None:
+def test_a_worker_killed_by_others_costs_nothing(pool: WorkerPool, sandbox: Sandbox) -> None:
     slow = code("import time\ntime.sleep(0.02)\nreturn inputs", name="slow")
     future = pool.submit(slow, [unit(n) for n in range(32)])
-    for _ in range(3):
+    for _ in range(2):  # a third time would be laid to the charge of the trace at hand
         time.sleep(0.15)
-        [forks] = _forking_processes()
-        for worker in forks.children():
+        [starter] = _forking_processes()
+        for worker in _workers(starter, sandbox):
             worker.send_signal(signal.SIGKILL)
 
     assert values(future.result(60)) == list(range(32))
 
 
-def test_the_death_of_the_forking_process_is_an_event_not_an_incident(tmp_path: Path) -> None:
-    pool = WorkerPool(tmp_path)
+def test_the_death_of_the_forking_process_is_an_event_not_an_incident(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    pool = WorkerPool(tmp_path, sandbox)
     try:
         before = set(_forking_processes())
         assert values(run(pool, HEALTHY, 1)) == [1]
         [forks] = set(_forking_processes()) - before
-        workers = forks.children()
+        workers = _workers(forks, sandbox)
         forks.kill()
         psutil.wait_procs(workers, timeout=10)
 
@@ -209,8 +226,8 @@ def test_the_death_of_the_forking_process_is_an_event_not_an_incident(tmp_path: 
     assert not [worker for worker in workers if worker.is_running()]
 
 
-def test_closing_leaves_no_process_behind(tmp_path: Path) -> None:
-    pool = WorkerPool(tmp_path)
+def test_closing_leaves_no_process_behind(tmp_path: Path, sandbox: Sandbox) -> None:
+    pool = WorkerPool(tmp_path, sandbox)
     before = set(_forking_processes())
     run(pool, HEALTHY, 1)
     [forks] = set(_forking_processes()) - before
@@ -232,7 +249,8 @@ import sys
 from pathlib import Path
 from scoring_support import code, unit
 from vedette.scoring.pool import WorkerPool
-pool = WorkerPool(Path(sys.argv[1]), timeout=60.0)
+from vedette.scoring.sandbox import choose_sandbox
+pool = WorkerPool(Path(sys.argv[1]), choose_sandbox(None, ()), timeout=60.0)
 scorer = code("return inputs", name="healthy")
 while True:
     for batch in [pool.submit(scorer, [unit(n) for n in range(8)]) for _ in range(4)]:
@@ -272,7 +290,14 @@ def test_the_forking_process_says_by_its_exit_code_that_the_engine_is_gone(ready
     ours, theirs = socket.socketpair()
     with theirs:
         forks = subprocess.Popen(
-            [sys.executable, "-m", "vedette.scoring.worker", str(theirs.fileno()), str(2**30)],
+            [
+                sys.executable,
+                "-m",
+                "vedette.scoring.start",
+                str(theirs.fileno()),
+                str(2**30),
+                "none",
+            ],
             pass_fds=[theirs.fileno()],
             stderr=subprocess.PIPE,
         )
@@ -284,10 +309,39 @@ def test_the_forking_process_says_by_its_exit_code_that_the_engine_is_gone(ready
     assert (forks.returncode, errors) == (ENGINE_GONE, b"")
 
 
+def test_what_a_scorer_leaves_behind_ends(tmp_path: Path, sandbox: Sandbox) -> None:
+    seconds = str(32_000_000 + os.getpid())  # by this the processes are known
+    leaving = code(
+        f"import os, subprocess, time\nsubprocess.Popen(['sh', '-c', 'setsid sleep {seconds} &'])\n"
+        "time.sleep(0.2)\nreturn inputs",
+        name="leaving",
+    )
+    pool = WorkerPool(tmp_path, sandbox)
+    try:
+        assert values(run(pool, leaving, 1, 2)) == [1, 2]
+    finally:
+        pool.close()
+
+    deadline = time.monotonic() + 5
+    while left := [
+        p for p in psutil.process_iter(["cmdline"]) if seconds in (p.info["cmdline"] or [])
+    ]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
 def _forking_processes(parent: int | None = None) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(parent).children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if child.is_running() and "vedette.scoring.worker" in child.cmdline():
+            if child.is_running() and "vedette.scoring.start" in child.cmdline():
                 found.append(child)
     return found
+
+
+def _workers(started: psutil.Process, sandbox: Sandbox) -> list[psutil.Process]:
+    """The workers below what the engine has started: isolated, they are a generation further."""
+    children = started.children()
+    if sandbox.name == "none":
+        return children
+    return [worker for child in children for worker in child.children()]

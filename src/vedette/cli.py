@@ -125,6 +125,10 @@ def up(loaded: LoadedSettings) -> None:
 
     configure_logging("up")
     settings = loaded.settings
+    if settings.sandbox is not None:
+        from vedette.scoring.sandbox import choose_sandbox
+
+        choose_sandbox(settings.sandbox)  # here, not in an engine that is started again and again
     try:
         Supervisor(settings).run(lambda health: _print_ready(settings, health))
     except StartFailed as failure:

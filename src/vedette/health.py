@@ -72,6 +72,11 @@ class Health:
             status = "rebuilding"
         else:
             status = "degraded" if warnings else "ok"
+        if missing := parts["workers"].get("sandbox", {}).get("missing"):  # no reason not to run
+            warnings.append(
+                f"scorers are not isolated from this machine's network and files: {missing}; see "
+                "docs/scorers.md, or set sandbox to none if you trust whoever registers them"
+            )
         return {
             "vedette": __version__,
             "status": status,

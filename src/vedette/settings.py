@@ -13,9 +13,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, ByteSize, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "VEDETTE_"
@@ -33,6 +33,15 @@ SESSION_BUFFER_VARIABLE = "MLFLOW_ONLINE_SCORING_DEFAULT_SESSION_COMPLETION_BUFF
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
+
+
+def _known_sandbox(name: object) -> object:
+    if name == "container":
+        raise ValueError(
+            "not available: a container for each worker takes podman or docker, and Vedette uses "
+            "neither; process isolates scorers without them"
+        )
+    return name
 
 
 class Settings(BaseSettings):
@@ -115,6 +124,12 @@ class Settings(BaseSettings):
     )
     max_active_scorers: int = Field(
         20, ge=1, description="Scorers of one experiment that may be started at the same time."
+    )
+
+    sandbox: Annotated[Literal["none", "process"] | None, BeforeValidator(_known_sandbox)] = Field(
+        None,
+        description="What keeps scorers from the machine: process (no network, no files of others) "
+        "or none (limits only).  [default: process where the system allows it]",
     )
 
     @property

@@ -21,6 +21,7 @@ from mlflow.genai.scorers.base import Scorer, ScorerKind
 from mlflow.tracing.constant import AssessmentMetadataKey
 
 from vedette.intake.records import AssessmentRow
+from vedette.scoring.hints import hint
 from vedette.scoring.inputs import read_subject
 from vedette.traces.assessments import assessment_row
 
@@ -55,12 +56,14 @@ class ScorerCall:
         serialized: MLflow's JSON of the scorer. Deserialising it may execute code.
         name: the name it is registered under.
         version: its registered version.
+        isolated: it runs in the sandbox ``process``, which some errors come from.
 
     Raises:
         MlflowException: it can't be deserialised.
     """
 
-    def __init__(self, serialized: str, name: str, version: int) -> None:
+    def __init__(self, serialized: str, name: str, version: int, *, isolated: bool = False) -> None:
+        self._isolated = isolated
         self._scorer = Scorer.model_validate_json(serialized)
         self._scorer.name = self._name = name
         # The engine times every call and ends the process; MLflow's way would leave a thread behind
@@ -134,12 +137,15 @@ class ScorerCall:
             ) from error
 
     def _failure(self, error: BaseException) -> Feedback:
+        message = _text(error)[:_MESSAGE_LIMIT]
+        if advice := hint(error, isolated=self._isolated):
+            message = f"{message}\n{advice}"
         return Feedback(
             name=self._name,
             source=make_code_type_assessment_source(self._name),
             error=AssessmentError(
                 error_code="SCORER_ERROR",
-                error_message=_text(error)[:_MESSAGE_LIMIT],
+                error_message=message,
                 stack_trace="".join(traceback.format_exception(error))[-_TRACE_LIMIT:],
             ),
         )

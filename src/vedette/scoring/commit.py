@@ -90,8 +90,7 @@ def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decis
     for batch in (*ready, *retried):
         for attempt, outcome in batch.outcomes:
             decision, rows = verdicts.of(batch.scorer, attempt, outcome)
-            problem = problem_of(outcome, decision["error_code"], decision["error"] or "")
-            progress.breaker.record(problem, time.monotonic())
+            progress.breaker.record(problem_of(outcome), time.monotonic())
             record["decisions"].append(decision)
             record["put"] += rows
     return record

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import resource
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+from vedette.scoring import syscalls
 
 # Of the engine's environment, all that workers see. No credentials, no MLflow settings.
 _PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TZ")
 _FILE_BYTES = 64 * 1024 * 1024
-_OPEN_FILES = 256
+OPEN_FILES = 256
 _NICENESS = 5  # scoring waits when the server or the engine need the processor
-_PR_SET_PDEATHSIG = 1
+PROCESSES = 64  # of an isolated worker, threads among them
 
 
 def worker_environment(environment: Mapping[str, str], scratch: Path) -> dict[str, str]:
@@ -39,18 +41,31 @@ def worker_environment(environment: Mapping[str, str], scratch: Path) -> dict[st
     }
 
 
-def confine(memory_bytes: int) -> None:
+def confine(memory_bytes: int, *, alone: bool) -> None:
     """Put this process, a new worker, under its limits. Children inherit them.
 
     Args:
         memory_bytes: address space that it may use beyond what it has now.
+        alone: processes are counted for this worker; else the kernel counts all of the user's, and
+            no limit would do.
+
+    Raises:
+        OSError: the kernel refuses something.
     """
+    if sys.platform == "linux":
+        syscalls.gain_no_privileges()
+        with suppress(OSError):  # if memory is short, the kernel is to take it from scorers first
+            Path("/proc/self/oom_score_adj").write_text("1000")
+        with suppress(OSError):  # sessions share the processor evenly, unless told otherwise
+            Path("/proc/self/autogroup").write_text(str(_NICENESS))
     os.nice(_NICENESS)
     space = _address_space() + memory_bytes
     _limit(resource.RLIMIT_AS, space)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, _FILE_BYTES)
-    _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
+    if alone:
+        _limit(resource.RLIMIT_NPROC, PROCESSES)
 
 
 def limit_processor_time(seconds: float) -> None:
@@ -65,9 +80,7 @@ def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent, process ``parent``, dies (Linux only)."""
     if sys.platform != "linux":
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    syscalls.kill_with_parent(signal.SIGKILL)
     if os.getppid() != parent:  # it died meanwhile
         os._exit(1)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from vedette.scoring.confinement import worker_environment
 from vedette.scoring.orders import EVENT, ORDER
+from vedette.scoring.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +48,12 @@ class ForkServer:
     Args:
         scratch: the workers' home and working directory; emptied first, removed in the end.
         memory_bytes: address space that a worker may use beyond what it starts with.
+        sandbox: of the workers.
     """
 
-    def __init__(self, scratch: Path, memory_bytes: int) -> None:
+    def __init__(self, scratch: Path, memory_bytes: int, sandbox: Sandbox) -> None:
         self._memory_bytes = memory_bytes
+        self._sandbox = sandbox
         self._scratch = scratch
         shutil.rmtree(scratch, ignore_errors=True)  # what an engine that was killed has left
         scratch.mkdir(parents=True)
@@ -110,21 +113,22 @@ class ForkServer:
             if self._process is None:
                 if time.monotonic() < self._not_before:
                     raise WorkersUnavailable("the process that forks scorer workers has died")
-                self._process = _Process(self._scratch, self._memory_bytes)
+                self._process = _Process(self._scratch, self._memory_bytes, self._sandbox)
             return self._process
 
 
 class _Process:
     """One forking process and a thread that listens to it."""
 
-    def __init__(self, scratch: Path, memory_bytes: int) -> None:
+    def __init__(self, scratch: Path, memory_bytes: int, sandbox: Sandbox) -> None:
         self._orders, theirs = socket.socketpair()
         with theirs:
             self._popen = subprocess.Popen(
                 [
                     # -P: what scorers write into their directory can't be imported
-                    *(sys.executable, "-P", "-W", "ignore", "-m", "vedette.scoring.worker"),
-                    *(str(theirs.fileno()), str(memory_bytes)),
+                    *(sys.executable, "-P", "-W", "ignore", "-m", "vedette.scoring.start"),
+                    *(str(theirs.fileno()), str(memory_bytes), sandbox.name),
+                    *map(str, sandbox.hidden),
                 ],
                 cwd=scratch,
                 env=worker_environment(os.environ, scratch),

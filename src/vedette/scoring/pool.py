@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import signal
 import threading
 import time
 from collections import Counter, deque
@@ -19,11 +17,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vedette.scoring.accidents import Accident, crashed, disturbed, too_slow
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import BadAnswer, checked_rows, failed_row
 from vedette.scoring.fork_server import Child, ForkServer, WorkersUnavailable
 from vedette.scoring.frames import FrameError, PeerGone, receive_frame, send_frame
 from vedette.scoring.outcomes import Outcome, Unit
+from vedette.scoring.sandbox import Sandbox
 
 __all__ = ["WorkerPool", "WorkersUnavailable"]
 
@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 _ANSWER_BYTES = 4 * 1024 * 1024
 _SEND_SECONDS = 60.0
-_EXIT_SECONDS = 5.0
+_START_SECONDS = 30.0
+_START_TRIES = 3  # somebody else may have killed it
 _IDLE_SECONDS = 60.0
-_CRASH_TRIES = 3  # a process may be killed by others: an impatient admin, a lack of memory
 
 
 @dataclass(eq=False)
@@ -46,20 +46,12 @@ class _Lane:
     running: int = 0
 
 
-class _Accident(Exception):
-    """A worker gave no answer for the unit at hand."""
-
-    def __init__(self, code: str, message: str, *, tries: int) -> None:
-        super().__init__(message)
-        self.code = code
-        self.tries = tries  # after which it is charged to the unit
-
-
 class WorkerPool:
     """Worker processes for all scorers.
 
     Args:
         scratch: directory for the workers, emptied first and removed in the end.
+        sandbox: what keeps workers from the machine, besides limits.
         per_scorer: workers that one scorer may keep busy.
         processes: workers in all; idle ones make room for others.
         timeout: seconds for one call of a scorer that sets no limit itself.
@@ -69,6 +61,7 @@ class WorkerPool:
     def __init__(
         self,
         scratch: Path,
+        sandbox: Sandbox,
         *,
         per_scorer: int = 2,
         processes: int = 32,
@@ -78,7 +71,7 @@ class WorkerPool:
         self._per_scorer = per_scorer
         self._most = processes
         self._timeout = timeout
-        self._forks = ForkServer(scratch, memory_bytes)
+        self._forks = ForkServer(scratch, memory_bytes, sandbox)
         self._threads = ThreadPoolExecutor(processes, thread_name_prefix="scorer")
         self._lock = threading.Lock()
         self._lanes: dict[tuple[str, int, str], _Lane] = {}
@@ -105,7 +98,9 @@ class WorkerPool:
             identity = (scorer.key, scorer.version, scorer.serialized)
             lane = self._lanes.setdefault(identity, _Lane(scorer))
             lane.waiting.append((units, future))
-            if lane.running < self._per_scorer:
+            busy = sum(one.running for one in self._lanes.values())
+            # A first worker for each scorer goes before a second for any
+            if lane.running == 0 or (lane.running < self._per_scorer and busy < self._most // 2):
                 lane.running += 1
                 self._threads.submit(self._work, lane)
         return future
@@ -167,8 +162,8 @@ class WorkerPool:
         while len(outcomes) < len(units):
             child = self._take(lane)
             try:
-                self._converse(child, lane.scorer, units[len(outcomes) :], outcomes)
-            except _Accident as accident:
+                spent = self._converse(child, lane.scorer, units[len(outcomes) :], outcomes)
+            except Accident as accident:
                 self._discard(child)
                 at = len(outcomes)
                 if self._closed:
@@ -183,15 +178,20 @@ class WorkerPool:
                 self._discard(child)
                 raise
             else:
-                with self._lock:
-                    lane.idle.append((child, time.monotonic()))
+                if spent:
+                    self._discard(child)
+                else:
+                    with self._lock:
+                        lane.idle.append((child, time.monotonic()))
         return outcomes
 
     def _converse(
         self, child: Child, scorer: ActiveScorer, units: Sequence[Unit], outcomes: list[Outcome]
-    ) -> None:
-        """Have a worker score the units; outcomes are added as they come."""
+    ) -> bool:
+        """Have a worker score the units; outcomes are added as they come. True if the worker should
+        not go on after that."""
         limit = scorer.timeout_seconds or self._timeout
+        spent = False
         try:
             child.connection.settimeout(_SEND_SECONDS)
             send_frame(child.connection, {"seconds": limit}, [unit.payload for unit in units])
@@ -201,20 +201,16 @@ class WorkerPool:
                     child.connection, limit=_ANSWER_BYTES, deadline=start + limit
                 )
                 rows = checked_rows(header)
+                spent = header.get("spent") is True
                 elapsed = (time.monotonic() - start) * 1000
                 outcomes.append(Outcome(unit.unit_id, rows, elapsed, f"pid {child.pid}"))
         except TimeoutError as error:
-            raise _Accident(
-                "SCORER_TIMEOUT",
-                f"Scorer {scorer.name!r} was stopped after {limit:g} seconds.",
-                tries=1,
-            ) from error
+            raise too_slow(scorer.name, limit) from error
         except (PeerGone, OSError) as error:
-            message = f"Scorer {scorer.name!r} {_ending(child)}."
-            raise _Accident("SCORER_CRASHED", message, tries=_CRASH_TRIES) from error
+            raise crashed(scorer.name, child) from error
         except (FrameError, BadAnswer) as error:
-            message = f"Scorer {scorer.name!r} disturbed the process it ran in: {error}."
-            raise _Accident("SCORER_CRASHED", message, tries=1) from error
+            raise disturbed(scorer.name, error) from error
+        return spent
 
     def _take(self, lane: _Lane) -> Child:
         """An idle worker of the lane or a new one, which must take the place of another if there
@@ -222,8 +218,12 @@ class WorkerPool:
         threads than workers."""
         superfluous = None
         with self._lock:
-            if lane.idle:
-                return lane.idle.pop()[0]
+            while lane.idle:
+                child, _ = lane.idle.pop()
+                if not child.ended.done():
+                    return child
+                child.connection.close()
+                self._count -= 1
             self._count += 1
             if self._count > self._most:
                 superfluous = self._longest_idle()
@@ -231,24 +231,33 @@ class WorkerPool:
         if superfluous is not None:
             self._forks.kill(superfluous)
         try:
-            child = self._forks.fork()
+            return self._start(lane.scorer)
         except BaseException:
             with self._lock:
                 self._count -= 1
             raise
-        scorer = lane.scorer
-        header = {
-            "serialized": scorer.serialized,
-            "name": scorer.name,
-            "version": scorer.version,
-        }
-        try:
-            child.connection.settimeout(_SEND_SECONDS)
-            send_frame(child.connection, {"scorer": header})
-        except OSError as error:
-            self._discard(child)
-            raise WorkersUnavailable(f"a new worker has gone: {error}") from error
-        return child
+
+    def _start(self, scorer: ActiveScorer) -> Child:
+        """A new worker that is ready for batches of the scorer."""
+        known = {"serialized": scorer.serialized, "name": scorer.name, "version": scorer.version}
+        problem: Exception | None = None
+        for _ in range(_START_TRIES):
+            child = self._forks.fork()
+            try:
+                child.connection.settimeout(_SEND_SECONDS)
+                send_frame(child.connection, {"scorer": known})
+                deadline = time.monotonic() + _START_SECONDS
+                greeting, _ = receive_frame(
+                    child.connection, limit=_ANSWER_BYTES, deadline=deadline
+                )
+                if said := greeting.get("problem"):
+                    raise OSError(said)
+            except (FrameError, OSError) as error:
+                self._forks.kill(child)
+                problem = error
+            else:
+                return child
+        raise WorkersUnavailable(f"a new worker can't work: {problem}") from problem
 
     def _longest_idle(self) -> Child | None:
         since, oldest = math.inf, None
@@ -261,16 +270,3 @@ class WorkerPool:
         with self._lock:
             self._count -= 1
         self._forks.kill(child)
-
-
-def _ending(child: Child) -> str:
-    """How a worker that broke off ended, to follow the scorer's name."""
-    try:
-        status = child.ended.result(_EXIT_SECONDS)
-    except TimeoutError:
-        return "closed the connection of the process it ran in"
-    if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        hint = " (its limit of processor time)" if name == "SIGXCPU" else ""
-        return f"had its process killed by {name}{hint}"
-    return f"ended its process with exit code {os.waitstatus_to_exitcode(status)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import FIRST_COMPLETED, wait
+from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -39,6 +40,7 @@ from vedette.scoring.pools import Pools
 from vedette.scoring.price_table import PriceTable
 from vedette.scoring.progress import Progress
 from vedette.scoring.retries import Retries
+from vedette.scoring.sandbox import choose_sandbox
 from vedette.scoring.selection import Selection, follows_annotations
 from vedette.scoring.spending import Spending
 from vedette.scoring.verdicts import Verdicts
@@ -59,6 +61,9 @@ class Scoring:
         index: the read model, which another thread keeps up to date.
         contents: whole spans.
         journal: the engine's; decisions and cursors are written to it.
+
+    Raises:
+        SettingsError: the sandbox that is set can't be had.
     """
 
     def __init__(
@@ -66,9 +71,14 @@ class Scoring:
     ) -> None:
         self._index = index
         self._journal = journal
+        local_lake = () if "://" in settings.lake_uri else (Path(settings.lake_uri),)
+        self._sandbox = choose_sandbox(settings.sandbox, (settings.data, *local_lake))
+        if self._sandbox.missing:
+            logger.warning("scorers run with limits only: %s", self._sandbox.missing)
         self._pools = Pools(
             WorkerPool(
                 settings.run_dir / "workers",
+                self._sandbox,
                 per_scorer=settings.workers,
                 timeout=settings.scorer_timeout,
             ),
@@ -203,7 +213,11 @@ class Scoring:
                 "problem": scorer.invalid,
                 "note": None,
             }
-        return {"processes": self._pools.processes, "scorers": scorers}
+        return {
+            "processes": self._pools.processes,
+            "sandbox": self._sandbox.state(),
+            "scorers": scorers,
+        }
 
     def _adopt(self, known: dict[str, Progress], active: list[ActiveScorer], newest: int) -> None:
         """Take over what started, stopped or changed."""
