@@ -17,7 +17,7 @@ from running import RunningVedette
 from .conftest import Filled, Visit
 
 DESK, PHONE = (1440, 900), (390, 844)
-PATIENCE = 30_000  # milliseconds for a trace to be complete and scored
+PATIENCE = 45_000  # milliseconds for a trace to be scored, for MLflow's UI to load
 
 
 @pytest.fixture(params=[DESK, PHONE], ids=["desk", "phone"])
@@ -89,10 +89,10 @@ def test_a_trace_leads_to_mlflows_pages(visit: Visit, filled: Filled) -> None:
     address = f"{filled.url}/monitor/trace/{filled.judged}"
     visit.open(address)
     visit.page.get_by_role("link", name="the trace").click()
-    visit.see(filled.question, "write_answer")
+    expect(visit.page.get_by_text("write_answer").first).to_be_visible(timeout=PATIENCE)
     visit.open(address)
     visit.page.get_by_role("link", name="its session").click()
-    visit.see(filled.session, "Turn 2")
+    expect(visit.page.get_by_text("Turn 2").first).to_be_visible(timeout=PATIENCE)
 
 
 def test_a_trace_is_found_by_keyboard(monitor: Visit, filled: Filled) -> None:
