@@ -195,7 +195,8 @@ def test_a_worker_killed_by_others_costs_nothing(pool: WorkerPool, sandbox: Sand
         time.sleep(0.15)
         [starter] = _forking_processes()
         for worker in _workers(starter, sandbox):
-            worker.send_signal(signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.send_signal(signal.SIGKILL)
 
     assert values(future.result(60)) == list(range(32))
 
