@@ -4,7 +4,7 @@
 SELECT EXISTS (SELECT 1 FROM completing WHERE last_received_ms <= :quiet_since)
   OR EXISTS (SELECT 1 FROM completing_sessions WHERE last_received_ms <= :session_quiet_since)
   OR EXISTS (SELECT 1 FROM rootless WHERE first_received_ms <= :too_old)
-  OR EXISTS (SELECT 1 FROM annotated);
+  OR (:annotations AND EXISTS (SELECT 1 FROM annotated));
 
 -- name: complete
 INSERT INTO completed (reason, trace, completed_ms)
@@ -70,6 +70,9 @@ VALUES ('session', :trace, :session_id, :revision, :now);
 -- name: reconsider
 INSERT INTO completed (reason, trace, completed_ms)
 SELECT 'annotated', trace, :now FROM annotated ORDER BY trace;
+
+-- name: any_annotated
+SELECT EXISTS (SELECT 1 FROM annotated);
 
 -- name: forget_annotated
 DELETE FROM annotated;

@@ -127,7 +127,11 @@ class Completion:
             "session_quiet_since": folded_until_ms - self._session_ms,
             "too_old": folded_until_ms - self._age_ms,
             "now": now_ms,
+            "annotations": annotations,
         }
+        if not annotations and connection.execute(_SQL["any_annotated"]).fetchone()[0]:
+            with self._index.transaction():  # nobody asks for them: the scores themselves, mostly
+                connection.execute(_SQL["forget_annotated"])
         if not connection.execute(_SQL["any_quiet"], values).fetchone()[0]:
             return False
         # On disk before a cursor that counts these places gets into the journal: else a power cut
