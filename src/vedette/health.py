@@ -193,6 +193,8 @@ class Health:
             if error:
                 yield f"{what}: {error}"
         yield from scorer_warnings(parts["workers"].get("scorers", {}))
+        if problem := parts["workers"].get("prices_problem"):
+            yield f"the file of prices can't be used: {problem}"
         if disk["free_bytes"] < _LITTLE_DISK_BYTES:
             yield (
                 f"the disk of {self._settings.data} has {disk['free_bytes']:,} bytes left; "

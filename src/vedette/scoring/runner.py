@@ -37,14 +37,14 @@ from vedette.scoring.payloads import Payloads
 from vedette.scoring.plan import Planner
 from vedette.scoring.pool import WorkerPool
 from vedette.scoring.pools import Pools
-from vedette.scoring.price_table import PriceTable
+from vedette.scoring.price_table import PricesError, PriceTable
 from vedette.scoring.progress import Progress
 from vedette.scoring.retries import Retries
 from vedette.scoring.sandbox import choose_sandbox
 from vedette.scoring.selection import Selection, follows_annotations
 from vedette.scoring.spending import Spending
 from vedette.scoring.verdicts import Verdicts
-from vedette.settings import Settings
+from vedette.settings import Settings, SettingsError
 from vedette.traces.index import TraceIndex
 from vedette.traces.matching import Contents
 
@@ -63,7 +63,7 @@ class Scoring:
         journal: the engine's; decisions and cursors are written to it.
 
     Raises:
-        SettingsError: the sandbox that is set can't be had.
+        SettingsError: the sandbox that is set can't be had, or the prices can't be read.
     """
 
     def __init__(
@@ -75,6 +75,17 @@ class Scoring:
         self._sandbox = choose_sandbox(settings.sandbox, (settings.data, *local_lake))
         if self._sandbox.missing:
             logger.warning("scorers run with limits only: %s", self._sandbox.missing)
+        try:
+            self._prices = PriceTable(settings.prices)
+        except PricesError as error:
+            raise SettingsError(str(error)) from error
+        self._judges = JudgePool(
+            settings.run_dir / "judges",
+            concurrency=settings.judge_concurrency,
+            timeout=settings.scorer_timeout,
+            tracking_uri=settings.url,
+            prices=self._prices,
+        )
         self._pools = Pools(
             WorkerPool(
                 settings.run_dir / "workers",
@@ -82,13 +93,7 @@ class Scoring:
                 per_scorer=settings.workers,
                 timeout=settings.scorer_timeout,
             ),
-            JudgePool(
-                settings.run_dir / "judges",
-                concurrency=settings.judge_concurrency,
-                timeout=settings.scorer_timeout,
-                tracking_uri=settings.url,
-                prices=PriceTable(settings.prices),
-            ),
+            self._judges,
         )
         self._retries = Retries()
         cap = Cap(settings.budget_calls_per_minute, settings.budget_dollars_per_day)
@@ -216,6 +221,8 @@ class Scoring:
         return {
             "processes": self._pools.processes,
             "sandbox": self._sandbox.state(),
+            "models": self._judges.state(),
+            "prices_problem": self._prices.problem,
             "scorers": scorers,
         }
 
