@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vedette.intake import journal
 from vedette.intake.journal import (
     JournalCorrupt,
     JournalFull,
@@ -26,8 +29,8 @@ from vedette.intake.records import Position, Record
 START = Position(0, 0)
 
 
-def tag(number: int, size: int = 0) -> Record:
-    return Record("set_tag", 1, {"trace_id": "t", "key": str(number), "value": "x" * size})
+def tag(number: int, size: int = 0, at: int = 1) -> Record:
+    return Record("set_tag", at, {"trace_id": "t", "key": str(number), "value": "x" * size})
 
 
 def keys(reader: JournalReader, start: Position = START) -> list[str]:
@@ -36,7 +39,7 @@ def keys(reader: JournalReader, start: Position = START) -> list[str]:
 
 @given(st.text(), st.integers(0, 2**52), st.binary(), st.dictionaries(st.text(), st.text()))
 def test_a_record_reads_back_as_it_was_written(kind, at, body, fields):
-    fields = {k: v for k, v in fields.items() if k not in ("kind", "at")}
+    fields = {k: v for k, v in fields.items() if k not in ("kind", "at", "sub")}
     assert Record.decode(Record(kind, at, fields, body).encode()) == Record(kind, at, fields, body)
 
 
@@ -88,6 +91,7 @@ def test_a_torn_tail_is_cut_and_what_precedes_it_is_kept(tmp_path: Path) -> None
     writer.close()
     path.with_suffix(".sealed").unlink()
     path.write_bytes(torn)
+    (tmp_path / "durable").unlink()  # as a power cut may leave it
     assert keys(JournalReader(tmp_path)) == ["1"]
     again = JournalWriter(tmp_path)
     again.append(tag(3)).result(5)
@@ -160,15 +164,15 @@ def test_a_full_journal_accepts_as_soon_as_there_is_room_though_nobody_writes(
 def test_a_disk_that_refuses_a_write_loses_nothing_and_recovers(tmp_path, monkeypatch) -> None:
     writer = JournalWriter(tmp_path, segment_seconds=60)
     writer.append(tag(1)).result(5)
-    real, state = os.write, {"broken": True}
+    real, state = os.pwrite, {"broken": True}
 
-    def write(descriptor: int, data: bytes) -> int:
+    def write(descriptor: int, data: bytes, at: int) -> int:
         if state["broken"] and descriptor == writer._file:
-            real(descriptor, bytes(data)[:7])  # half a frame reaches the disk, then it is full
+            real(descriptor, bytes(data)[:7], at)  # half a frame reaches the disk, then it is full
             raise OSError(28, "No space left on device")
-        return real(descriptor, data)
+        return real(descriptor, data, at)
 
-    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(os, "pwrite", write)
     with pytest.raises(JournalUnavailable, match="No space left"):
         writer.append(tag(2)).result(5)
     assert "No space left on device" in (writer.refusing or "")
@@ -206,7 +210,107 @@ def test_what_was_acknowledged_survives_sigkill(tmp_path: Path) -> None:
         for line in process.stdout.read().split():
             acknowledged = int(line)
         process.wait()
+        JournalWriter(tmp_path).close()  # recovers: what is whole is kept, acknowledged or not
         numbers = [int(key) for key in keys(JournalReader(tmp_path))]
         assert numbers == list(range(len(numbers)))
         assert numbers[-1] >= acknowledged
         following = len(numbers)
+
+
+def test_what_is_not_durable_is_not_read_and_what_was_refused_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = JournalWriter(tmp_path, segment_seconds=60)
+    reader = JournalReader(tmp_path)
+    writer.append(tag(1)).result(5)
+    syncing, go_on = threading.Event(), threading.Event()
+
+    def refuse(_descriptor: int) -> None:
+        syncing.set()
+        go_on.wait(10)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", refuse)
+        refused = writer.append(tag(2))
+        assert syncing.wait(10)
+        end, found = reader.end(), keys(reader)
+        go_on.set()
+        with pytest.raises(JournalUnavailable):
+            refused.result(5)
+    position = writer.append(tag(3)).result(5)
+
+    assert found == ["1"]
+    assert end < position
+    assert keys(reader) == ["1", "3"]
+    writer.close()
+    assert keys(reader) == ["1", "3"]
+
+
+def test_a_segment_that_cannot_be_sealed_is_written_on_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = JournalWriter(tmp_path, segment_seconds=0.01)
+    failing = threading.Event()
+    sync = journal.sync_directory
+    failures = []
+
+    def unreliable(directory: Path) -> None:
+        if failing.is_set():
+            failures.append(directory)
+            raise OSError(errno.EIO, "Input/output error")
+        sync(directory)
+
+    monkeypatch.setattr(journal, "sync_directory", unreliable)
+    for fail_first in (False, True):
+        failing.set() if fail_first else failing.clear()
+        for number in range(3):
+            writer.append(tag(number)).result(5)
+            time.sleep(0.05)
+    open_before = len(os.listdir("/proc/self/fd"))
+    time.sleep(0.5)
+    assert len(os.listdir("/proc/self/fd")) <= open_before + 1
+    assert len(failures) < 20  # it waits between tries
+    failing.clear()
+    writer.append(tag(9)).result(5)
+    writer.close()
+
+    assert keys(JournalReader(tmp_path)) == ["0", "1", "2", "0", "1", "2", "9"]
+    assert sum("can't be sealed" in message for message in caplog.messages) == 1
+
+
+def test_times_of_arrival_rise_though_the_clock_is_put_back(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path, segment_seconds=60)
+    writer.append(tag(1, at=5_000)).result(5)
+    writer.append(tag(2, at=1_000)).result(5)
+    writer.close()
+    writer = JournalWriter(tmp_path, segment_seconds=60)
+    writer.append(tag(3, at=2_000)).result(5)
+    writer.append(tag(4, at=9_000)).result(5)
+    writer.close()
+
+    found = [record for record, _ in JournalReader(tmp_path).read(Position(0, 0))]
+    times = [(record.at, record.sub) for record in found]
+    assert times == [(5_000, 0), (5_000, 1), (5_000, 2), (9_000, 0)]
+
+
+def test_a_disk_that_works_again_is_noticed_without_a_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = JournalWriter(tmp_path, segment_seconds=60)
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", refuse)
+        with pytest.raises(JournalUnavailable):
+            writer.append(tag(1)).result(5)
+        assert "No space left" in (writer.refusing or "")
+    deadline = time.monotonic() + 10
+    while writer.refusing:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    writer.append(tag(2)).result(5)
+    writer.close()
+    assert keys(JournalReader(tmp_path)) == ["2"]

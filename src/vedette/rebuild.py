@@ -18,12 +18,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vedette.intake.journal import JournalReader
-from vedette.intake.records import Position, Record
+from vedette.intake.records import Position
 from vedette.intake.segments import segment_files
 from vedette.lake.arrivals import Place, count_rows
 from vedette.lake.replay import Replayed, replay
@@ -193,7 +193,7 @@ class _Journaled:
                 if record.kind == "decisions":
                     fields["cursor"] = None
                 self.position = after
-                kept = Record(record.kind, record.at, fields, record.body)
+                kept = replace(record, fields=fields)
                 yield Replayed(place, *decoded(kept))
 
 

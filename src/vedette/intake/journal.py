@@ -15,11 +15,13 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
+from vedette.intake.durable import DurableMark, Stamps
+from vedette.intake.journal_reader import JournalReader
 from vedette.intake.records import Position, Record
 from vedette.intake.segments import (
-    FRAME,
     JournalCorrupt,
     JournalFull,
     JournalLocked,
@@ -42,6 +44,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_PROBE_SECONDS = 2.0  # between looks at a disk that refused a write
+_PROBE_BYTES = 64 * 1024
+_LONGEST_SEAL_WAIT = 5.0  # seconds between tries
 _PENDING_LIMIT = 256 * 1024 * 1024  # bytes waiting for the disk before appends are refused
 
 
@@ -84,10 +89,15 @@ class JournalWriter:
         self._pending_bytes = 0
         self._closing = False
         self._failing = False
+        self._sealing_fails = 0
+        self._seal_after = 0.0  # `time.monotonic()`
         self._disk_error: str | None = None  # of the last write
         self._too_many = 0  # bytes of the last record, if there was no room for it
+        self._stamps = Stamps(directory / "clock")
         self._number, self._file = self._recover()
         self._offset = 0
+        self._durable = DurableMark(directory)
+        self._durable.set(self._number, 0)
         self._opened_at = time.monotonic()
         self._stored = self._measure()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -129,11 +139,11 @@ class JournalWriter:
             JournalFull: more than ``max_bytes`` wait for the lake, or the disk lags far behind.
             JournalUnavailable: the disk refused the write, or the journal is closing.
         """
-        data = frame(record.encode())
         future: Future[Position] = Future()
         with self._condition:
             if self._closing:
                 raise JournalUnavailable("the server is stopping")
+            data = frame(self._stamps.stamped(record).encode())
             if not self._has_room(len(data)):
                 self._stored = self._measure()
                 if not self._has_room(len(data)):
@@ -158,6 +168,7 @@ class JournalWriter:
             self._closing = True
             self._condition.notify()
         self._thread.join()
+        self._durable.close()
         self._lock_file.close()
 
     def _has_room(self, size: int) -> bool:
@@ -197,6 +208,7 @@ class JournalWriter:
                     file.truncate(end)
                     os.fsync(file.fileno())
             if frames:
+                self._stamps.follow(Record.decode(frames[-1][0]))
                 path.rename(path.with_suffix(".sealed"))
             else:
                 path.unlink()
@@ -205,45 +217,75 @@ class JournalWriter:
 
     def _create(self, number: int) -> int:
         path = self.directory / f"{number:020d}.open"
-        descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o644)
-        sync_directory(self.directory)
+        descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644)
+        try:
+            sync_directory(self.directory)
+        except BaseException:
+            os.close(descriptor)
+            raise
         return descriptor
 
     def _run(self) -> None:
         while True:
             with self._condition:
                 if not self._pending and not self._closing:
-                    self._condition.wait(self._seal_due())
+                    self._condition.wait(self._leisure())
                 batch, self._pending = self._pending, deque()
                 closing = self._closing
             if batch:
                 self._commit(batch)
-            try:
-                if self._offset and (closing or self._seal_due() == 0.0):
-                    self._seal()
-            except OSError as error:
-                self._report_failure(error)
+            elif self._disk_error is not None and not closing:
+                self._try_the_disk()
+            if self._offset and (closing or self._seal_due() == 0.0):
+                self._try_to_seal()
             if closing and not self._pending:
                 os.close(self._file)
                 return
+
+    def _leisure(self) -> float | None:
+        """Seconds for which there is nothing to do unless something is appended."""
+        due = self._seal_due()
+        if self._disk_error is None:
+            return due
+        return _PROBE_SECONDS if due is None else min(due, _PROBE_SECONDS)
+
+    def _try_the_disk(self) -> None:
+        """See whether it takes writes again, so that nobody has to be refused to find out."""
+        try:
+            os.pwrite(self._file, bytes(_PROBE_BYTES), self._offset)
+            os.fdatasync(self._file)
+            self._undo(self._offset)
+        except OSError:
+            self._undo(self._offset)
+        else:
+            self._works_again()
+
+    def _works_again(self) -> None:
+        self._disk_error = None
+        if self._failing:
+            self._failing = False
+            logger.warning("the journal %s can be written again", self.directory)
 
     def _seal_due(self) -> float | None:
         """Seconds until the open segment is to be sealed; None while it is empty."""
         if self._offset == 0:
             return None
+        now = time.monotonic()
+        due = self._opened_at + self._segment_seconds
         if self._offset >= self._segment_bytes:
-            return 0.0
-        return max(0.0, self._opened_at + self._segment_seconds - time.monotonic())
+            due = now
+        return max(0.0, due - now, self._seal_after - now)
 
     def _commit(self, batch: deque[tuple[bytes, Future[Position]]]) -> None:
-        data = b"".join(written for written, _ in batch)
+        data = b"".join(framed for framed, _ in batch)
         start = self._offset
         if start == 0:
             self._opened_at = time.monotonic()
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._file, view) :]
+            at, view = start, memoryview(data)
+            while view:  # at its place, whatever a write that failed has left behind it
+                written = os.pwrite(self._file, view, at)
+                at, view = at + written, view[written:]
             os.fdatasync(self._file)
         except OSError as error:
             self._undo(start)
@@ -256,141 +298,62 @@ class JournalWriter:
                 self._pending_bytes -= len(data)
             time.sleep(0.05)  # don't spin on a full disk
             return
-        if self._failing:
-            self._failing = False
-            logger.warning("the journal %s can be written again", self.directory)
-        self._disk_error = None
+        self._works_again()
+        self._durable.set(self._number, start + len(data))
         with self._condition:
             self._offset = start + len(data)
             self._stored += len(data)
             self._pending_bytes -= len(data)
         offset = start
-        for written, future in batch:
-            offset += len(written)
+        for framed, future in batch:
+            offset += len(framed)
             future.set_result(Position(self._number, offset))
 
     def _undo(self, offset: int) -> None:
-        """Cut a failed write off, so that nothing refused is ever read as accepted."""
-        try:
+        """Cut a failed write off. Nobody has read it: it lies beyond what is marked as durable."""
+        with suppress(OSError):  # then what comes next is written over it
             os.ftruncate(self._file, offset)
-        except OSError:
-            logger.exception("could not cut a failed write off segment %d", self._number)
 
     def _report_failure(self, error: OSError) -> None:
         if not self._failing:
             self._failing = True
             logger.error("the journal %s can't be written: %s", self.directory, error)
 
+    def _try_to_seal(self) -> None:
+        try:
+            self._seal()
+        except OSError as error:
+            if not self._sealing_fails:
+                logger.error(
+                    "a segment of the journal %s can't be sealed, what is in it waits for the "
+                    "lake: %s; will try again",
+                    self.directory,
+                    error,
+                )
+            wait = min(_LONGEST_SEAL_WAIT, 0.1 * 2.0 ** min(self._sealing_fails, 16))
+            self._seal_after = time.monotonic() + wait
+            self._sealing_fails += 1
+        else:
+            if self._sealing_fails:
+                logger.warning("segments of the journal %s are sealed again", self.directory)
+            self._sealing_fails = 0
+
     def _seal(self) -> None:
         """Open the next segment, then rename this one: an open segment exists at every moment."""
+        self._stamps.save()
+        if os.fstat(self._file).st_size > self._offset:  # what a failed write has left
+            os.ftruncate(self._file, self._offset)
         following = self._create(self._number + 1)
         path = self.directory / f"{self._number:020d}.open"
-        path.rename(path.with_suffix(".sealed"))
-        sync_directory(self.directory)
+        try:
+            path.rename(path.with_suffix(".sealed"))
+        except BaseException:
+            os.close(following)
+            raise
+        # It is the engine's from now on, whatever happens next: nothing may be written to it
         os.close(self._file)
+        self._durable.set(self._number + 1, 0)
         with self._condition:
             self._number, self._file, self._offset = self._number + 1, following, 0
             self._stored = self._measure()
-
-
-class JournalReader:
-    """Reads a journal from any process, while it is being written."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.journal_id = journal_identity(directory)
-
-    def sealed_segments(self, after: int = 0) -> list[int]:
-        """Numbers of the sealed segments above ``after``, ascending."""
-        return [n for n, sealed, _ in segment_files(self.directory) if sealed and n > after]
-
-    def end(self) -> Position:
-        """Where the journal ends now, whole frames or not."""
-        while True:
-            files = segment_files(self.directory)
-            if not files:
-                return Position(0, 0)
-            number, _, path = files[-1]
-            try:
-                return Position(number, path.stat().st_size)
-            except FileNotFoundError:  # sealed since; look again
-                continue
-
-    def read(
-        self, start: Position, limit_bytes: int = 8 * 1024 * 1024
-    ) -> list[tuple[Record, Position]]:
-        """Records after ``start`` in order, each with the position just after it.
-
-        Stops after about ``limit_bytes`` (at least one record is returned if there is one).
-
-        Raises:
-            JournalCorrupt: a sealed segment is damaged.
-        """
-        result: list[tuple[Record, Position]] = []
-        budget = limit_bytes
-        for number, _, _ in segment_files(self.directory):
-            if number < start.segment:
-                continue
-            offset = start.offset if number == start.segment else 0
-            while budget > 0:
-                frames, complete = self._frames_at(number, offset, budget)
-                for payload, end in frames:
-                    result.append((Record.decode(payload), Position(number, offset + end)))
-                if not frames:
-                    if not complete:
-                        return result  # the open segment ends here, or a write is under way
-                    break
-                budget -= frames[-1][1]
-                offset += frames[-1][1]
-            if budget <= 0:
-                break
-        return result
-
-    def read_segment(self, number: int) -> list[tuple[Record, Position]]:
-        """All records of one sealed segment."""
-        data, sealed = self._load(number, 0, -1)
-        frames, end = parse_frames(data)
-        if not sealed or end < len(data):
-            raise self._corrupt(number, end)
-        return [(Record.decode(payload), Position(number, at)) for payload, at in frames]
-
-    def size(self, number: int) -> int:
-        """Bytes of a sealed segment."""
-        return (self.directory / f"{number:020d}.sealed").stat().st_size
-
-    def remove(self, number: int) -> None:
-        """Delete a sealed segment; its content must be in the lake and the read model by now."""
-        (self.directory / f"{number:020d}.sealed").unlink(missing_ok=True)
-
-    def _frames_at(
-        self, number: int, offset: int, budget: int
-    ) -> tuple[list[tuple[bytes, int]], bool]:
-        """Whole frames from ``offset`` (at least one if there is one); is the segment sealed?"""
-        data, sealed = self._load(number, offset, max(budget, FRAME.size))
-        frames, _ = parse_frames(data)
-        if not frames and len(data) >= FRAME.size:
-            length, _ = FRAME.unpack_from(data)
-            if FRAME.size + length > len(data):  # one record larger than the budget
-                data, sealed = self._load(number, offset, FRAME.size + length)
-                frames, _ = parse_frames(data)
-        if data and not frames and sealed:
-            raise self._corrupt(number, offset)
-        return frames, sealed
-
-    def _load(self, number: int, offset: int, length: int) -> tuple[bytes, bool]:
-        sealed = self.directory / f"{number:020d}.sealed"
-        for path in (sealed, sealed.with_suffix(".open"), sealed):  # it may be sealed meanwhile
-            try:
-                with path.open("rb") as file:
-                    file.seek(offset)
-                    return file.read(length), path is sealed
-            except FileNotFoundError:
-                continue
-        return b"", True  # removed: it is in the lake
-
-    def _corrupt(self, number: int, offset: int) -> JournalCorrupt:
-        path = self.directory / f"{number:020d}.sealed"
-        return JournalCorrupt(
-            f"{path} is damaged at byte {offset}: restore it from a backup, or move it away to "
-            "go on without its records"
-        )
+        sync_directory(self.directory)

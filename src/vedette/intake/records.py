@@ -151,16 +151,19 @@ class Decisions(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One journal record. ``fields`` are the header fields besides ``kind`` and ``at``."""
+    """One journal record. ``fields`` are the header fields besides ``kind``, ``at`` and ``sub``,
+    the microseconds within the millisecond ``at``."""
 
     kind: str
     at: int
     fields: dict[str, Any] = field(default_factory=dict)
     body: bytes = b""
+    sub: int = 0
 
     def encode(self) -> bytes:
         """The record as bytes: header length, JSON header, body."""
-        header = orjson.dumps({"kind": self.kind, "at": self.at, **self.fields})
+        when = {"at": self.at, "sub": self.sub} if self.sub else {"at": self.at}
+        header = orjson.dumps({"kind": self.kind, **when, **self.fields})
         return b"".join((_HEADER_LENGTH.pack(len(header)), header, self.body))
 
     @classmethod
@@ -175,4 +178,5 @@ class Record:
         (length,) = _HEADER_LENGTH.unpack_from(payload)
         end = _HEADER_LENGTH.size + length
         header = orjson.loads(payload[_HEADER_LENGTH.size : end])
-        return cls(header.pop("kind"), header.pop("at"), header, payload[end:])
+        kind, at, sub = header.pop("kind"), header.pop("at"), header.pop("sub", 0)
+        return cls(kind, at, header, payload[end:], sub)

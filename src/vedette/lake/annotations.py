@@ -60,7 +60,7 @@ class AnnotationRows:
                 "left out a %s record of %d that makes no sense", record.kind, record.at
             )
             return
-        received = record.at * 1000
+        received = record.at * 1000 + record.sub
         for index, row in enumerate(rows):
             annotation_id = row["annotation_id"]
             # A second write of one annotation within a millisecond must still be the newer one.

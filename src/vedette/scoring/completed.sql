@@ -77,6 +77,10 @@ SELECT EXISTS (SELECT 1 FROM annotated);
 -- name: forget_annotated
 DELETE FROM annotated;
 
+-- name: newest_arrival
+SELECT max(coalesce((SELECT max(last_received_ms) FROM completing), 0),
+  coalesce((SELECT max(last_received_ms) FROM completing_sessions), 0));
+
 -- name: newest
 SELECT seq FROM sqlite_sequence WHERE name = 'completed';
 

@@ -18,6 +18,27 @@ from vedette.traces.index import TraceIndex
 _SQL = statements("vedette.scoring", "completed")
 
 
+class Clock:
+    """The time of day that never goes back, and not below the arrivals there are: a clock that is
+    put back would have everything wait until it has caught up.
+
+    Args:
+        at_least_ms: milliseconds since the epoch.
+    """
+
+    def __init__(self, at_least_ms: int) -> None:
+        self._base_ms = max(at_least_ms, int(time.time() * 1000))
+        self._began = time.monotonic()
+
+    def milliseconds(self) -> int:
+        """Now, in milliseconds since the epoch."""
+        steady = self._base_ms + int((time.monotonic() - self._began) * 1000)
+        wall = int(time.time() * 1000)
+        if wall > steady:
+            self._base_ms, self._began = wall, time.monotonic()
+        return max(wall, steady)
+
+
 class FoldedUntil:
     """Up to which moment the read model knows what arrived.
 
@@ -29,18 +50,21 @@ class FoldedUntil:
         self._index = index
         self._journals = journals
         self._known: int | None = None
-        self._sample = self._take()
+        self._clock: Clock | None = None  # None while the read model can't be asked
+        self._sample: tuple[int, list[Position]] | None = None
 
     def milliseconds(self) -> int | None:
         """Milliseconds since the epoch; None while what was there at the start isn't folded."""
-        at, ends = self._sample
+        if self._clock is None:
+            self._clock = Clock(newest_arrival(self._index))
+        at, ends = self._sample = self._sample or self._take(self._clock)
         if all(map(self._has_folded, self._journals, ends)):
             self._known = at
-            self._sample = self._take()
+            self._sample = self._take(self._clock)
         return self._known
 
-    def _take(self) -> tuple[int, list[Position]]:
-        return int(time.time() * 1000), [journal.end() for journal in self._journals]
+    def _take(self, clock: Clock) -> tuple[int, list[Position]]:
+        return clock.milliseconds(), [journal.end() for journal in self._journals]
 
     def _has_folded(self, journal: JournalReader, end: Position) -> bool:
         position = self._index.position(journal.journal_id)
@@ -166,6 +190,12 @@ class Completion:
             place = {**session, "trace": first, "revision": revision, "now": values["now"]}
             connection.execute(_SQL["complete_session"], place)
         connection.execute(_SQL["forget_quiet_sessions"], values)
+
+
+def newest_arrival(index: TraceIndex) -> int:
+    """When the last arrival of a trace that is not complete was, in ms since the epoch; or 0."""
+    row = index.connection().execute(_SQL["newest_arrival"]).fetchone()
+    return int(row[0] or 0)
 
 
 def newest_position(index: TraceIndex) -> int:

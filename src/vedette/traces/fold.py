@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import orjson
@@ -63,7 +64,7 @@ def decoded(record: Record) -> Decoded:
     """A record with its spans decoded, and without the bytes they were decoded from."""
     if record.kind != "spans":
         return record, []
-    return Record(record.kind, record.at, record.fields), decode_spans(record.body)
+    return replace(record, body=b""), decode_spans(record.body)
 
 
 def fold(connection: sqlite3.Connection, work: Sequence[Decoded]) -> None:
