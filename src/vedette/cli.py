@@ -110,7 +110,7 @@ def _shown(value: Any) -> str:
     """A setting as people read it: sizes with their unit, passwords hidden."""
     if isinstance(value, ByteSize):
         return value.human_readable()
-    return re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", str(value))
+    return re.sub(r"(://[^:/@]*:)[^/]*@", r"\1***@", str(value))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -47,7 +48,14 @@ _LONGEST_BACKOFF_SECONDS = 30.0
 _TRIM_SECONDS = 60.0
 _STOP_SECONDS = 6.0  # for what is under way; the supervisor kills after 8
 # What a disk, a lake or a database that is away looks like
-_FORESEEN = (LakeUnavailable, ControlUnavailable, JournalFull, JournalUnavailable, OSError)
+_FORESEEN = (
+    LakeUnavailable,
+    ControlUnavailable,
+    JournalFull,
+    JournalUnavailable,
+    OSError,
+    sqlite3.OperationalError,
+)
 
 
 class Engine:

@@ -27,6 +27,8 @@ class SettingsError(ValueError):
     """A setting is wrong. The message names the flag, variable or file key and what is accepted."""
 
 
+LAKE_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "file", "memory")
+
 # MLflow's name for it, which users may have set already
 SESSION_BUFFER_VARIABLE = "MLFLOW_ONLINE_SCORING_DEFAULT_SESSION_COMPLETION_BUFFER_SECONDS"
 
@@ -42,6 +44,13 @@ def _known_sandbox(name: object) -> object:
             "neither; process isolates scorers without them"
         )
     return name
+
+
+def _lake(place: str) -> str:
+    scheme, found, _ = place.partition("://")
+    if found and scheme not in LAKE_SCHEMES:
+        raise ValueError(f"{scheme}:// is none of {', '.join(LAKE_SCHEMES)}, nor a directory")
+    return place
 
 
 class Settings(BaseSettings):
@@ -63,7 +72,7 @@ class Settings(BaseSettings):
         description="Database of experiments, runs and scorers, e.g. postgresql://...  "
         "[default: control.db in the data directory]",
     )
-    lake: str | None = Field(
+    lake: Annotated[str, AfterValidator(_lake)] | None = Field(
         None,
         description="Where the Delta tables are: a directory, s3://, gs:// or az://.  "
         "[default: lake/ in the data directory]",

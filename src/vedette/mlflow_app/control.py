@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy
+from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as db
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from vedette.settings import Settings
 
@@ -28,6 +31,7 @@ def prepare_control_database(settings: Settings) -> None:
         MlflowException: the user's database has an older schema; the message names the command.
     """
     if settings.backend_store_uri is not None:
+        _require_driver(settings.control_uri)
         engine = db.create_sqlalchemy_engine_with_retry(settings.control_uri)
         try:
             if db._is_empty_database(engine):
@@ -47,6 +51,25 @@ def prepare_control_database(settings: Settings) -> None:
     finally:
         for left in draft.parent.glob(f"{draft.name}*"):
             left.unlink()
+
+
+def _require_driver(uri: str) -> None:
+    """Say what is missing before MLflow tries, again and again, to connect without it.
+
+    Raises:
+        MlflowException: the URI is none of a database, or its driver isn't installed.
+    """
+    try:
+        sqlalchemy.make_url(uri).get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise MlflowException.invalid_parameter_value(
+            f"the backend store URI names no database: {error}"
+        ) from error
+    except ImportError as error:
+        raise MlflowException.invalid_parameter_value(
+            f"the database's driver is not installed beside Vedette: {error}; for Postgres: "
+            "pip install 'psycopg[binary]'"
+        ) from error
 
 
 def _migrate_copy(path: Path, draft: Path, version: str | None) -> None:
