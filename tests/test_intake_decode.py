@@ -189,3 +189,9 @@ def test_concatenated_requests_are_one() -> None:
     one, two = request_with(span_with(a=1)), agent_request("mlflow", traces=2)
     assert decode_spans(one + two) == decode_spans(one) + decode_spans(two)
     assert span_trace_ids(one + two) == {s.trace_id for s in decode_spans(one + two)}
+
+
+def test_entries_of_a_resource_that_have_no_name_are_no_part_of_its_tag() -> None:
+    host = {"": None, "name": "a", "disks": [{"": 1, "size": 2}]}
+    tags = decode(span_with(), {"host": host}).resource.tags
+    assert tags == {"host": '{"name": "a", "disks": [{"size": 2}]}'}

@@ -55,9 +55,16 @@ def resource_tags(attributes: dict[str, Any]) -> dict[str, str]:
     tags = {}
     for key, value in attributes.items():
         if key and not key.startswith(("telemetry.sdk.", "mlflow.")) and _is_tag_key(key):
-            text = value if isinstance(value, str) else json.dumps(value)
+            text = value if isinstance(value, str) else json.dumps(_named(value))
             tags[key] = text[:_TAG_VALUE_LENGTH]
     return tags
+
+
+def _named(value: Any) -> Any:
+    """The value as OpenTelemetry's SDK has it in a resource: entries without a name are left out."""
+    if isinstance(value, dict):
+        return {key: _named(entry) for key, entry in value.items() if key}
+    return [_named(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _session(attributes: dict[str, Any]) -> str | None:
