@@ -61,7 +61,7 @@ def resource_tags(attributes: dict[str, Any]) -> dict[str, str]:
 
 
 def _named(value: Any) -> Any:
-    """The value as OpenTelemetry's SDK has it in a resource: entries without a name are left out."""
+    """The value as OpenTelemetry's SDK has it in a resource: without entries that have no name."""
     if isinstance(value, dict):
         return {key: _named(entry) for key, entry in value.items() if key}
     return [_named(entry) for entry in value] if isinstance(value, list) else value
