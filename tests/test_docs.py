@@ -69,6 +69,10 @@ def run_python(page: Path, vedette: RunningVedette, directory: Path) -> str:
         ("time.sleep(15)", "time.sleep(20)"),  # the machine may be busy
     ):
         script = script.replace(written, here)
+    if page.name == "judges.md":  # it has no key, and /health would say so to the other tests
+        script += (
+            "\n\nfrom mlflow.genai.scorers import get_scorer\nget_scorer(name='helpful').stop()"
+        )
     file = directory / f"{page.stem}.py"
     file.write_text(script)
     done = subprocess.run(

@@ -62,7 +62,7 @@ def havoc(tmp_path_factory: pytest.TempPathFactory) -> Havoc:
             plane.start("0", one.name)
         plane.register("0", "healthy", "return inputs")
         plane.start("0", "healthy")
-        plane.scoring._pool._forks.prepare()  # importing MLflow is no delay of this test
+        plane.scoring._pools._code._forks.prepare()  # importing MLflow is no delay of this test
         havoc = Havoc({})
         try:
             stream(plane, havoc)

@@ -13,6 +13,7 @@ import pytest
 from running import RunningVedette
 from scoring_support import code, unit
 from vedette.health import Health
+from vedette.intake.journal import JournalWriter
 from vedette.processes import write_state
 from vedette.scoring.pool import WorkerPool
 from vedette.scoring.sandbox import Sandbox, choose_sandbox, missing_for_isolation
@@ -132,7 +133,7 @@ def test_health_warns_of_less_than_the_strongest_but_all_is_well(
     sandbox = {"name": "none", "missing": missing}
     write_state(settings.run_dir / "engine.json", {"workers": {"sandbox": sandbox}})
 
-    report = Health(settings).report()
+    report = Health(settings, JournalWriter(tmp_path / "a journal")).report()
 
     assert report["parts"]["workers"]["sandbox"] == sandbox
     assert report["status"] == "ok"

@@ -25,6 +25,7 @@ from vedette.scoring.active import ActiveScorer
 from vedette.scoring.judge_pool import JudgePool
 from vedette.scoring.outcomes import Outcome
 from vedette.scoring.pool import WorkerPool, WorkersUnavailable
+from vedette.scoring.sandbox import choose_sandbox
 
 YES_OR_NO: dict[str, Any] = {"feedback_value_type": bool}
 
@@ -140,7 +141,7 @@ def test_a_model_that_hangs_holds_up_no_other_and_no_code_scorer(
     stuck = pool.submit(scorer, [unit(number) for number in range(32)])
 
     assert values(run(pool, judge(), *range(10))) == ["yes"] * 10
-    workers = WorkerPool(tmp_path / "workers")
+    workers = WorkerPool(tmp_path / "workers", choose_sandbox(None))
     function = code("return inputs", name="function")
     outcomes = workers.submit(function, [scoring_support.unit(n) for n in range(100)]).result(60)
     workers.close()

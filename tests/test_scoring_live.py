@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,11 +59,10 @@ def test_every_complete_trace_is_scored_once(plane: Plane, experiment: str) -> N
 def test_scores_are_made_in_the_order_of_arrival(plane: Plane, experiment: str) -> None:
     plane.settle()
     late, early = next(numbers), next(numbers)
-    plane.arrive(
-        spans_record(experiment, late, root=False, at=5_000),
-        spans_record(experiment, early, at=6_000),
-        spans_record(experiment, late, at=7_000),
-    )
+    arrivals = ((late, False), (early, True), (late, True))
+    for number, root in arrivals:
+        plane.arrive(spans_record(experiment, number, root=root))
+        time.sleep(0.005)  # the order is that of milliseconds
     plane.settle()
 
     order = plane.index.connection().execute(

@@ -72,6 +72,10 @@ class Health:
             status = "rebuilding"
         else:
             status = "degraded" if warnings else "ok"
+        # What follows is for the scorers' owners; all parts do their work
+        warnings += scorer_warnings(parts["workers"].get("scorers", {}))
+        if problem := parts["workers"].get("prices_problem"):
+            warnings.append(f"the file of prices can't be used: {problem}")
         if missing := parts["workers"].get("sandbox", {}).get("missing"):  # no reason not to run
             warnings.append(
                 f"scorers are not isolated from this machine's network and files: {missing}; see "
@@ -192,9 +196,6 @@ class Health:
         ):
             if error:
                 yield f"{what}: {error}"
-        yield from scorer_warnings(parts["workers"].get("scorers", {}))
-        if problem := parts["workers"].get("prices_problem"):
-            yield f"the file of prices can't be used: {problem}"
         if disk["free_bytes"] < _LITTLE_DISK_BYTES:
             yield (
                 f"the disk of {self._settings.data} has {disk['free_bytes']:,} bytes left; "

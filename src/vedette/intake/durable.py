@@ -36,8 +36,10 @@ class DurableMark:
         os.pwrite(self._file, place + struct.pack("<I", zlib.crc32(place)), 0)
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        """Close the file. Harmless if it is closed."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 def durable_position(directory: Path) -> Position | None:
