@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from running import RunningVedette, start_vedette
@@ -31,3 +33,12 @@ def fresh_vedette(tmp_path: Path) -> Iterator[Callable[..., RunningVedette]]:
     yield start
     for running in started:
         running.stop()
+
+
+@pytest.fixture
+def experiment(vedette: RunningVedette) -> Iterator[str]:
+    """The id of an experiment of the test's own, active at the one Vedette."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(vedette.url)
+    yield mlflow.set_experiment(uuid.uuid4().hex).experiment_id
+    mlflow.set_tracking_uri(before)

@@ -8,10 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-import uuid
-from collections.abc import Iterator
 
-import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.genai.scorers import (
@@ -40,14 +37,12 @@ def polite_session(session) -> bool:
     return len(session) > 0
 
 
+pytestmark = pytest.mark.usefixtures("experiment")
+
+
 @pytest.fixture(autouse=True)
-def experiment(vedette: RunningVedette) -> Iterator[str]:
-    """An experiment of the test's own, active."""
+def _without_a_flag() -> None:
     assert "MLFLOW_SERVER_ENABLE_CUSTOM_SCORERS" not in os.environ
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(vedette.url)
-    yield mlflow.set_experiment(uuid.uuid4().hex).experiment_id
-    mlflow.set_tracking_uri(before)
 
 
 def sampling(rate: float | None = None, filter_string: str | None = None) -> ScorerSamplingConfig:

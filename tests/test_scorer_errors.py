@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,13 +29,7 @@ def brief(outputs) -> bool:
     return len(str(outputs)) < 100
 
 
-@pytest.fixture(autouse=True)
-def experiment(vedette: RunningVedette) -> Iterator[str]:
-    """An experiment of the test's own, active."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(vedette.url)
-    yield mlflow.set_experiment(uuid.uuid4().hex).experiment_id
-    mlflow.set_tracking_uri(before)
+pytestmark = pytest.mark.usefixtures("experiment")
 
 
 def sampling(rate: Any = None, filter_string: str | None = None) -> ScorerSamplingConfig:

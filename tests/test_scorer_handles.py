@@ -7,7 +7,6 @@ import sys
 import types
 import uuid
 import warnings
-from collections.abc import Iterator
 
 import mlflow
 import pytest
@@ -22,7 +21,6 @@ from mlflow.genai.scorers import (
 from mlflow.genai.scorers.base import ScorerStatus
 from mlflow.genai.scorers.registry import list_scorer_versions
 
-from running import RunningVedette
 from vedette.client import sampling as handles
 
 OK = "attributes.status = 'OK'"
@@ -33,14 +31,12 @@ def brief(outputs) -> bool:
     return len(str(outputs)) < 100
 
 
+pytestmark = pytest.mark.usefixtures("experiment")
+
+
 @pytest.fixture(autouse=True)
-def experiment(vedette: RunningVedette, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An experiment of the test's own, active; nobody has been warned yet."""
+def _nobody_has_been_warned() -> None:
     handles._warned.clear()
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(vedette.url)
-    yield mlflow.set_experiment(uuid.uuid4().hex).experiment_id
-    mlflow.set_tracking_uri(before)
 
 
 def sampling(rate: float | None = None, filter_string: str | None = None) -> ScorerSamplingConfig:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import sys
 import types
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import mlflow
@@ -36,8 +35,6 @@ from mlflow.genai.scorers import (
 from mlflow.genai.scorers.base import ScorerStatus
 from mlflow.genai.scorers.registry import list_scorer_versions
 from mlflow.tracking import MlflowClient
-
-from running import RunningVedette
 
 MODEL = "openai:/gpt-4o-mini"
 BUILT_IN = (
@@ -73,13 +70,7 @@ def polite(session) -> bool:
     return len(session) > 0
 
 
-@pytest.fixture(autouse=True)
-def experiment(vedette: RunningVedette) -> Iterator[str]:
-    """An experiment of the test's own, active."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(vedette.url)
-    yield mlflow.set_experiment(uuid.uuid4().hex).experiment_id
-    mlflow.set_tracking_uri(before)
+pytestmark = pytest.mark.usefixtures("experiment")
 
 
 def sampling(rate: float | None = None, filter_string: str | None = None) -> ScorerSamplingConfig:

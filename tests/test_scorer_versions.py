@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
-from collections.abc import Iterator
 
 import mlflow
 import pytest
@@ -16,13 +14,7 @@ from running import RunningVedette
 LOOKS_EVERY = 1.5  # seconds, in which the engine has seen which scorers there are
 
 
-@pytest.fixture(autouse=True)
-def experiment(vedette: RunningVedette) -> Iterator[str]:
-    """An experiment of the test's own, active."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(vedette.url)
-    yield mlflow.set_experiment(uuid.uuid4().hex).experiment_id
-    mlflow.set_tracking_uri(before)
+pytestmark = pytest.mark.usefixtures("experiment")
 
 
 @scorer(name="which")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import mlflow
@@ -13,12 +12,8 @@ from running import RunningVedette
 
 
 @pytest.fixture(autouse=True)
-def experiment(vedette: RunningVedette) -> Iterator[str]:
-    """An experiment of the test's own, active."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(vedette.url)
-    yield mlflow.set_experiment(uuid.uuid4().hex).experiment_id
-    mlflow.set_tracking_uri(before)
+def _active(experiment: str) -> None:
+    """The guides' code runs in an experiment of the test's own."""
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from mlflow.tracking.fluent import _get_experiment_id
 from vedette.client.detection import is_vedette
 from vedette.client.registration import serialize
 from vedette.client.sampling import Superseded
-from vedette.client.stored_scorer import StoredScorer, is_custom
+from vedette.client.stored_scorer import StoredScorer
+from vedette.scoring.judges import has_code
 
 _NOT_FOUND = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 
@@ -184,7 +185,7 @@ def _sampling(config: Any) -> ScorerSamplingConfig:
 
 
 def _handle(data: dict[str, Any]) -> Scorer:
-    if is_custom(data):
+    if has_code(data):
         return StoredScorer.from_serialized(data)
     try:
         return Scorer.model_validate(data)

@@ -62,10 +62,3 @@ class StoredScorer(Scorer):
             "not run it here. Call or evaluate with the @scorer function it was registered from; "
             "`.source` shows it."
         )
-
-
-def is_custom(data: Any) -> bool:
-    """Whether a serialized scorer holds source code, be it in an ensemble."""
-    if isinstance(data, dict):
-        return data.get("call_source") is not None or any(map(is_custom, data.values()))
-    return isinstance(data, list) and any(map(is_custom, data))

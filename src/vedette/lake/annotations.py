@@ -29,12 +29,12 @@ import pyarrow as pa
 
 from vedette.intake.records import Record
 from vedette.intake.spans import DecodedSpan
+from vedette.lake.row_tables import place, table_of
 from vedette.lake.schemas import ANNOTATIONS_SCHEMA, lake_trace_id
 
 logger = logging.getLogger(__name__)
 
 _COLUMNS: list[str] = ANNOTATIONS_SCHEMA.names
-_MICROSECONDS_PER_DAY = 86_400_000_000
 _LAST_MICROSECOND = 253_402_300_799_999_999  # the end of the year 9999: what readers understand
 
 
@@ -61,7 +61,8 @@ class AnnotationRows:
             )
             return
         received = record.at * 1000 + record.sub
-        for index, row in enumerate(rows):
+        place(rows, record_id, received)
+        for row in rows:
             annotation_id = row["annotation_id"]
             # A second write of one annotation within a millisecond must still be the newer one.
             updated = max(received, self._newest.get(annotation_id, -1) + 1)
@@ -70,19 +71,11 @@ class AnnotationRows:
             row["updated_at"] = updated
             if row.pop("deleted", False):
                 row["deleted_at"] = updated
-            row["record_id"] = f"{record_id}-{index:05x}"
-            row["received_at"] = received
-            row["arrival_date"] = received // _MICROSECONDS_PER_DAY
         self._rows.extend(rows)
 
     def table(self) -> pa.Table:
         """The rows so far, as a table with the columns of the annotations table."""
-        arrays = []
-        for field in ANNOTATIONS_SCHEMA:
-            values = [row.get(field.name) for row in self._rows]
-            kind = pa.int32() if pa.types.is_date32(field.type) else field.type
-            arrays.append(pa.array(values, kind).cast(field.type))
-        return pa.table(arrays, schema=ANNOTATIONS_SCHEMA)
+        return table_of(self._rows, ANNOTATIONS_SCHEMA)
 
 
 def _spans(record: Record, spans: Sequence[DecodedSpan]) -> Iterator[dict[str, Any]]:

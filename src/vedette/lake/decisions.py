@@ -28,9 +28,9 @@ import orjson
 import pyarrow as pa
 
 from vedette.intake.records import Record
-from vedette.lake.schemas import DECISIONS_SCHEMA, PARTITION, lake_trace_id
+from vedette.lake.row_tables import place, table_of
+from vedette.lake.schemas import DECISIONS_SCHEMA, lake_trace_id
 
-_MICROSECONDS_PER_DAY = 86_400_000_000
 TIMES = {
     "completed_ms": "completed_at",
     "decided_ms": "decided_at",
@@ -57,23 +57,16 @@ class DecisionRows:
         rows += [_decision(key, decision) for decision in fields["decisions"]]
         rows += [_count(key, since, count) for count in fields["counts"]]
         received = record.at * 1000
-        for index, row in enumerate(rows):
+        place(rows, record_id, received)
+        for row in rows:
             row["experiment_id"] = experiment_id
             row["scorer"] = scorer
             row.setdefault("decided_at", received)
-            row["record_id"] = f"{record_id}-{index:05x}"
-            row["received_at"] = received
-            row[PARTITION] = received // _MICROSECONDS_PER_DAY
         self._rows.extend(rows)
 
     def table(self) -> pa.Table:
         """The rows so far, as a table with the columns of the ledger."""
-        arrays = []
-        for field in DECISIONS_SCHEMA:
-            values = [row.get(field.name) for row in self._rows]
-            kind = pa.int32() if pa.types.is_date32(field.type) else field.type
-            arrays.append(pa.array(values, kind).cast(field.type))
-        return pa.table(arrays, schema=DECISIONS_SCHEMA)
+        return table_of(self._rows, DECISIONS_SCHEMA)
 
 
 def _decision(key: str, decision: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from vedette.intake.records import Record
 from vedette.intake.spans import DecodedSpan, Resource
 from vedette.lake.annotations import AnnotationRows
 from vedette.lake.decisions import DecisionRows
+from vedette.lake.row_tables import MICROSECONDS_PER_DAY
 from vedette.lake.schemas import (
     EVENT,
     LINK,
@@ -27,7 +28,6 @@ from vedette.lake.schemas import (
 
 _MAX_INT64 = 2**63 - 1
 _MAX_INT32 = 2**31 - 1
-_MICROSECONDS_PER_DAY = 86_400_000_000
 
 
 class SegmentRows:
@@ -149,7 +149,7 @@ class _Shared:
 
 
 def _date(microseconds: pa.Array) -> pa.Array:
-    return pc.divide(microseconds, _MICROSECONDS_PER_DAY).cast(pa.int32()).cast(pa.date32())
+    return pc.divide(microseconds, MICROSECONDS_PER_DAY).cast(pa.int32()).cast(pa.date32())
 
 
 def _strings(values: Iterable[str | None]) -> pa.Array:

@@ -113,7 +113,7 @@ ORDER BY position DESC LIMIT 1;
 SELECT position FROM completed WHERE trace = :trace AND reason = 'incomplete';
 
 -- name: retrying
-SELECT scorer, unit_id, revision, unit_type, trace_id, version, epoch, stratum,
+SELECT scorer, unit_id, revision, unit_type, trace_id, epoch, stratum,
   inclusion_probability, draw, attempts, first_attempt_ms, next_attempt_ms, completed_ms
 FROM decisions WHERE decision = 'retrying' ORDER BY next_attempt_ms;
 

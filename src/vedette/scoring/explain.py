@@ -20,30 +20,6 @@ from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "summary")
-_DECISION_COLUMNS = (
-    "scorer",
-    "unit_id",
-    "unit_type",
-    "revision",
-    "version",
-    "epoch",
-    "stratum",
-    "inclusion_probability",
-    "draw",
-    "decision",
-    "scores",
-    "error_code",
-    "error",
-    "attempts",
-    "next_attempt_ms",
-    "milliseconds",
-    "worker",
-    "model",
-    "cost_usd",
-    "completed_ms",
-    "decided_ms",
-    "origin",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +85,10 @@ class Explainer:
     def _decided(self, trace: _Trace) -> Iterator[Explanation]:
         units = [trace.trace_id] + ([trace.session_id] if trace.session_id else [])
         for unit_id in units:
-            for row in self._index.connection().execute(_SQL["decisions"], {"unit_id": unit_id}):
-                details = dict(zip(_DECISION_COLUMNS, row, strict=True))
+            rows = self._index.connection().execute(_SQL["decisions"], {"unit_id": unit_id})
+            names = [column[0] for column in rows.description]
+            for row in rows:
+                details = dict(zip(names, row, strict=True))
                 experiment_id, _, name = details.pop("scorer").partition("/")
                 if experiment_id == str(trace.experiment_id):
                     unit_type, decision = details["unit_type"], details["decision"]
@@ -183,9 +161,7 @@ class _Trace:
     experiment_id: int
     session_id: str | None
     has_root: int
-    first_received_ms: int
     last_received_ms: int
-    completed_ms: int | None
 
 
 def _chosen(choice: Choice, unit: CompletedUnit) -> tuple[str, str]:

@@ -14,7 +14,6 @@ from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import failed_row
 from vedette.scoring.breaker import State
 from vedette.scoring.completion import CompletedUnit, completed_after
-from vedette.scoring.epochs import Epoch
 from vedette.scoring.outcomes import Outcome, Unit
 from vedette.scoring.payloads import Payloads
 from vedette.scoring.pools import Pools
@@ -118,7 +117,7 @@ class Planner:
         if breaker.state is State.CLOSED:
             return True
         if breaker.allows(now):
-            probe = self._retries.first(progress.scorer.key, _under_way(progress))
+            probe = self._retries.first(progress.scorer.key, progress.tried_again)
             if probe is None:
                 breaker.reset(now)
                 return True
@@ -131,7 +130,7 @@ class Planner:
         room = _RETRIED - len(progress.retried)
         if room > 0:
             key, now_ms = progress.scorer.key, int(time.time() * 1000)
-            self._try_again(progress, self._retries.due(key, now_ms, _under_way(progress), room))
+            self._try_again(progress, self._retries.due(key, now_ms, progress.tried_again, room))
 
     def _try_again(self, progress: Progress, attempts: Sequence[Attempt]) -> None:
         if not attempts:
@@ -211,7 +210,7 @@ class Planner:
         selected = sum(choice.decision == SELECTED for choice in choices)
         self._spending.note_chosen(progress, selected)
         if progress.allowance.stopped and selected:
-            attempts = [first_attempt(c.epoch, c) for c in choices if c.decision == SELECTED]
+            attempts = [_first_attempt(c) for c in choices if c.decision == SELECTED]
             counted = [choice for choice in choices if choice.decision != SELECTED]
             reason = progress.allowance.reason or "There is no budget left."
             progress.batches.append(Batch(scorer, end, counted, attempts, refused=reason))
@@ -221,7 +220,7 @@ class Planner:
             if choice.decision != SELECTED:
                 counted.append(choice)
             elif unit is not None:  # else: deleted meanwhile
-                attempts.append(first_attempt(choice.epoch, choice))
+                attempts.append(_first_attempt(choice))
                 units.append(unit)
                 size += len(unit.payload)
             following = choices[at + 1].unit.position if at + 1 < len(choices) else None
@@ -238,16 +237,12 @@ class Planner:
         progress.batches.append(batch)
 
 
-def _under_way(progress: Progress) -> set[tuple[str, int]]:
-    return {(one.unit_id, one.revision) for batch in progress.retried for one in batch.attempts}
-
-
 def _deleted(scorer: ActiveScorer, attempt: Attempt) -> Outcome:
     row = failed_row(scorer.name, "TRACE_DELETED", "The trace was deleted before it was scored.")
     return Outcome(attempt.unit_id, [row], 0.0)
 
 
-def first_attempt(epoch: Epoch, choice: Choice) -> Attempt:
+def _first_attempt(choice: Choice) -> Attempt:
     """The first try of a selected unit."""
     unit = choice.unit
     return Attempt(
@@ -255,9 +250,9 @@ def first_attempt(epoch: Epoch, choice: Choice) -> Attempt:
         unit_type="trace" if unit.session_id is None else "session",
         revision=unit.revision,
         trace_id=unit.trace_id,
-        epoch=epoch.number,
+        epoch=choice.epoch.number,
         stratum=choice.stratum,
-        inclusion_probability=epoch.probability(choice.stratum),
+        inclusion_probability=choice.epoch.probability(choice.stratum),
         draw=choice.draw,
         completed_ms=unit.completed_ms,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -172,7 +172,12 @@ class Progress:
     @property
     def under_way(self) -> set[tuple[str, int]]:
         """Those units: id and revision."""
-        return {(one.unit_id, one.revision) for batch in self.batches for one in batch.attempts}
+        return _units(self.batches)
+
+    @property
+    def tried_again(self) -> set[tuple[str, int]]:
+        """The units that are being tried again: id and revision."""
+        return _units(self.retried)
 
     def advance(self, end: int) -> None:
         """Everything up to the place ``end`` is decided."""
@@ -202,3 +207,7 @@ class Progress:
                 if text is not None
             )
         return found
+
+
+def _units(batches: Iterable[Batch]) -> set[tuple[str, int]]:
+    return {(one.unit_id, one.revision) for batch in batches for one in batch.attempts}

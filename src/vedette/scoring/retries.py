@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vedette.intake.records import DecisionRow
 from vedette.scoring.progress import Attempt
@@ -27,33 +28,17 @@ class Retries:
 
     def load(self, index: TraceIndex) -> None:
         """Take over what an earlier engine left."""
-        for row in index.connection().execute(_SQL["retrying"]):
-            scorer, unit_id, revision, unit_type, trace_id, _, epoch, stratum, pi, u = row[:10]
-            attempts, first_ms, due_ms, completed_ms = row[10:]
-            attempt = Attempt(
-                unit_id, unit_type, revision, trace_id, epoch, stratum, pi, u, completed_ms,
-                attempts + 1, first_ms,
-            )  # fmt: skip
-            self._put(scorer, attempt, due_ms)
+        found = index.connection().execute(_SQL["retrying"])
+        names = [column[0] for column in found.description]
+        for values in found:
+            row = dict(zip(names, values, strict=True))
+            self._put(row["scorer"], row)
 
     def note(self, scorer: str, decisions: Sequence[DecisionRow]) -> None:
         """Decisions that are on disk: those that retry wait, the others don't any more."""
         for row in decisions:
             if row["decision"] == "retrying" and row["next_attempt_ms"] is not None:
-                attempt = Attempt(
-                    unit_id=row["unit_id"],
-                    unit_type=row["unit_type"],
-                    revision=row["revision"],
-                    trace_id=row["trace_id"],
-                    epoch=row["epoch"],
-                    stratum=row["stratum"],
-                    inclusion_probability=row["inclusion_probability"],
-                    draw=row["draw"],
-                    completed_ms=row["completed_ms"],
-                    number=row["attempts"] + 1,
-                    first_ms=row["first_attempt_ms"],
-                )
-                self._put(scorer, attempt, row["next_attempt_ms"])
+                self._put(scorer, row)
             else:
                 self._waiting.get(scorer, {}).pop((row["unit_id"], row["revision"]), None)
 
@@ -84,6 +69,20 @@ class Retries:
         """How many units of a scorer wait."""
         return len(self._waiting.get(scorer, {}))
 
-    def _put(self, scorer: str, attempt: Attempt, due_ms: int) -> None:
+    def _put(self, scorer: str, row: Mapping[str, Any]) -> None:
+        """A unit waits, as the row of its decision says."""
+        attempt = Attempt(
+            unit_id=row["unit_id"],
+            unit_type=row["unit_type"],
+            revision=row["revision"],
+            trace_id=row["trace_id"],
+            epoch=row["epoch"],
+            stratum=row["stratum"],
+            inclusion_probability=row["inclusion_probability"],
+            draw=row["draw"],
+            completed_ms=row["completed_ms"],
+            number=row["attempts"] + 1,
+            first_ms=row["first_attempt_ms"],
+        )
         key = attempt.unit_id, attempt.revision
-        self._waiting.setdefault(scorer, {})[key] = _Waiting(attempt, due_ms)
+        self._waiting.setdefault(scorer, {})[key] = _Waiting(attempt, row["next_attempt_ms"])

@@ -120,7 +120,7 @@ class Spending:
             for account in self._accounts.values():
                 account.dollars_today = 0.0
             rows = self._index.connection().execute(_SQL["costs"], {"day": day})
-            for scorer, _, _, _, cost in rows:
+            for scorer, _, cost in rows:
                 self._account(scorer).dollars_today = cost
 
     def _account(self, scorer: str) -> _Account:

@@ -37,15 +37,11 @@ def scorers_summary(
     for key, decision, units in connection.execute(_SQL["counts"]):
         counts.setdefault(key, {})[decision] = units
     day = {"day": int(now // _DAY_SECONDS)}
-    costs = {
-        key: (calls, cost) for key, calls, _, _, cost in connection.execute(_SQL["costs"], day)
-    }
+    costs = {key: (calls, cost) for key, calls, cost in connection.execute(_SQL["costs"], day)}
     cursors = {
-        key: (waiting, oldest) for key, _, waiting, oldest in connection.execute(_SQL["cursors"])
+        key: (waiting, oldest) for key, waiting, oldest in connection.execute(_SQL["cursors"])
     }
-    epochs = {
-        key: (epoch, rate) for key, epoch, rate, _, _ in connection.execute(_SQL["last_epochs"])
-    }
+    epochs = {key: (epoch, rate) for key, epoch, rate in connection.execute(_SQL["last_epochs"])}
     known = {scorer.key: scorer for scorer in active}
     rows = []
     for key in sorted(known.keys() | counts.keys()):

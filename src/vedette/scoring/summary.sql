@@ -1,8 +1,7 @@
 -- What pages and commands tell of scoring. Times are ms since the epoch.
 
 -- name: trace
-SELECT id, trace_id, experiment_id, session_id, has_root, first_received_ms, last_received_ms,
-  completed_ms
+SELECT id, trace_id, experiment_id, session_id, has_root, last_received_ms
 FROM traces WHERE trace_id = :trace_id;
 
 -- name: places
@@ -14,7 +13,7 @@ WHERE c.session_id = :session_id AND t.experiment_id = :experiment_id ORDER BY c
 
 -- name: decisions
 -- What was decided of a trace and of its session; the newest revision of each scorer.
-SELECT scorer, unit_id, unit_type, max(revision), version, epoch, stratum, inclusion_probability,
+SELECT scorer, unit_id, unit_type, max(revision) AS revision, version, epoch, stratum, inclusion_probability,
   draw, decision, scores, error_code, error, attempts, next_attempt_ms, milliseconds, worker, model,
   cost_usd, completed_ms, decided_ms, origin
 FROM decisions WHERE unit_id = :unit_id GROUP BY scorer;
@@ -26,12 +25,12 @@ SELECT count(*) FROM completed WHERE position > :cursor AND position <= :place;
 SELECT scorer, decision, sum(units) FROM decision_counts GROUP BY scorer, decision;
 
 -- name: costs
-SELECT scorer, calls, input_tokens, output_tokens, cost_usd FROM scorer_costs WHERE day = :day;
+SELECT scorer, calls, cost_usd FROM scorer_costs WHERE day = :day;
 
 -- name: cursors
-SELECT c.scorer, c.position, (SELECT count(*) FROM completed u WHERE u.position > c.position),
+SELECT c.scorer, (SELECT count(*) FROM completed u WHERE u.position > c.position),
   (SELECT completed_ms FROM completed u WHERE u.position > c.position ORDER BY position LIMIT 1)
 FROM scorer_cursors c;
 
 -- name: last_epochs
-SELECT scorer, max(epoch), rate, reason, opened_ms FROM scorer_epochs GROUP BY scorer;
+SELECT scorer, max(epoch), rate FROM scorer_epochs GROUP BY scorer;
