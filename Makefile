@@ -32,6 +32,7 @@ bench: setup
 
 exactness: setup
 	$(BIN)/python -m bench.exactness
+	$(BIN)/python -m bench.session_exactness
 
 crash: setup
 	$(BIN)/python -m bench.crash --kills $(N)

@@ -95,7 +95,7 @@ def check(directory: Path, count: int, kills: int) -> list[str]:
         requests = list(_requests(generator, traces))
         kill_at = {len(requests) * (1 + number) // (kills + 1) for number in range(kills)}
         for number, body in enumerate(requests):
-            _post(victim.url, experiment_id, body)
+            post(victim.url, experiment_id, body)
             if number in kill_at:
                 print(
                     f"{number:6}/{len(requests)} requests, killed {victim.kill_one()}", flush=True
@@ -160,7 +160,7 @@ def _request(parts: Sequence[tuple[Known, bool, bool]]) -> bytes:
     return body
 
 
-def _post(url: str, experiment_id: str, body: bytes) -> None:
+def post(url: str, experiment_id: str, body: bytes) -> None:
     headers = {
         "x-mlflow-experiment-id": experiment_id,
         "Content-Type": "application/x-protobuf",
@@ -189,14 +189,14 @@ def _drain(http: JsonClient, experiment_id: str, count: int) -> None:
 def _compare(lake: Path, traces: Sequence[Known]) -> list[str]:
     wrong: list[str] = []
     tables = lake / "main" / "default"
-    annotations = _rows(
+    annotations = table_rows(
         tables / "mlflow_otel_annotations",
         "SELECT name, split_part(target_id, ':', 1) AS trace, count(*) FROM"
         " (SELECT * FROM rows WHERE annotation_type = 'FEEDBACK' QUALIFY row_number()"
         " OVER (PARTITION BY annotation_id ORDER BY updated_at DESC) = 1)"
         " WHERE deleted_at IS NULL AND valid GROUP BY ALL",
     )
-    decisions = _rows(
+    decisions = table_rows(
         tables / "mlflow_monitor_decisions",
         "SELECT scorer, decision, sum(units)::BIGINT FROM (SELECT * FROM rows QUALIFY row_number()"
         " OVER (PARTITION BY decision_id ORDER BY record_id DESC) = 1) GROUP BY ALL",
@@ -218,7 +218,7 @@ def _compare(lake: Path, traces: Sequence[Known]) -> list[str]:
     return wrong
 
 
-def _rows(table: Path, query: str) -> list[tuple[Any, ...]]:
+def table_rows(table: Path, query: str) -> list[tuple[Any, ...]]:
     with duckdb.connect() as connection:
         connection.register("rows", DeltaTable(str(table)).to_pyarrow_table())
         return connection.execute(query).fetchall()

@@ -1,4 +1,5 @@
-"""How many traces a second workers score, by sandbox, and what a new worker costs.
+"""How many traces a second workers score, by sandbox, what a new worker costs, and how many traces
+a second a judge of a slow model scores.
 
 A scorer that does next to nothing, on traces of five spans that are in memory already: what is
 measured is the way to the workers and back, and the making of what a scorer is given.
@@ -9,21 +10,27 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import psutil
+from mlflow.genai.judges import make_judge
 
+from bench.fake_llm import FakeLLM, Reply
 from bench.results import Table, record
 from vedette.scoring.active import ActiveScorer
+from vedette.scoring.judge_pool import JudgePool
 from vedette.scoring.outcomes import Unit
 from vedette.scoring.pool import WorkerPool
 from vedette.scoring.sandbox import Sandbox, missing_for_isolation
 
 _SPANS = 5
 _BATCH = 32  # as the engine makes them
+_MODEL_SECONDS = 1.0
+_JUDGE_CALLS = 32
 
 
 def main() -> None:
@@ -31,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--traces", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--judged", type=int, default=640, help="traces for the judge")
     options = parser.parse_args()
     units = [_unit(number) for number in range(options.traces)]
     table = Table("sandbox", "traces/s", "worker CPU us/trace", "engine CPU us/trace", "start ms")
@@ -51,6 +59,34 @@ def main() -> None:
         "start: a new worker, forked, confined and ready for its scorer.",
     ]
     record("Scorers", table, [*notes, f"process: {missing}."] if missing else notes)
+    _record_judges(units[: options.judged])
+
+
+def _record_judges(units: list[Unit]) -> None:
+    """A judge of a model that takes a second, 32 calls at once."""
+    table = Table("traces", "traces/s", "calls at once", "host CPU ms/trace")
+    llm = FakeLLM()
+    llm.answer = Reply(seconds=_MODEL_SECONDS)
+    os.environ |= llm.environment
+    with tempfile.TemporaryDirectory() as scratch:
+        pool = JudgePool(Path(scratch) / "judges", concurrency=_JUDGE_CALLS)
+        try:
+            pool.submit(_JUDGE, units[:_JUDGE_CALLS]).result(600)  # imports MLflow
+            used, start = _workers_seconds(), time.perf_counter()
+            outcomes = pool.submit(_JUDGE, units).result(600)
+            elapsed = time.perf_counter() - start
+            used = _workers_seconds() - used
+        finally:
+            pool.close()
+            llm.close()
+    scored = sum(row["error"] is None for outcome in outcomes for row in outcome.rows)
+    table.add(
+        f"{scored} of {len(units)}",
+        f"{scored / elapsed:.1f}",
+        str(llm.most_in_flight),
+        f"{used / len(units) * 1000:.1f}",
+    )
+    record("Judges", table, [f"`make_judge`, a model on loopback that takes {_MODEL_SECONDS} s."])
 
 
 def _round(pool: WorkerPool, units: list[Unit]) -> tuple[float, float, float]:
@@ -130,6 +166,20 @@ _SCORER = ActiveScorer(
             "serialization_version": 1,
             "is_session_level_scorer": False,
         }
+    ),
+    1.0,
+)
+
+_JUDGE = ActiveScorer(
+    "1",
+    "is_polite",
+    1,
+    json.dumps(
+        make_judge(
+            name="is_polite",
+            instructions="Is {{ outputs }} polite? yes or no",
+            model="openai:/gpt-4.1-mini",
+        ).model_dump()
     ),
     1.0,
 )

@@ -102,11 +102,11 @@ def mlflow_server(directory: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def vedette_up(directory: Path, **environment: str) -> Iterator[Server]:
-    """``vedette up``: server, engine and workers."""
+def vedette_up(directory: Path, part: str = "up", **environment: str) -> Iterator[Server]:
+    """``vedette up``: server, engine and workers. Or ``vedette server``: it alone."""
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    command = [str(_BIN / "vedette"), "up", f"--data={directory / 'data'}", f"--port={port}"]
+    command = [str(_BIN / "vedette"), part, f"--data={directory / 'data'}", f"--port={port}"]
     with _running("vedette", command, directory, port, environment) as server:
         yield server
 

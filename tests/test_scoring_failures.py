@@ -19,7 +19,7 @@ from mlflow.genai.scorers import (
     ToolCallCorrectness,
 )
 
-from fake_llm import FakeLLM, Reply, Request, completion, error, verdict
+from bench.fake_llm import FakeLLM, Reply, Request, completion, error, verdict
 from judge_support import MODEL, active, judge, unit
 from vedette.scoring import provider_calls
 from vedette.scoring.active import ActiveScorer

@@ -21,7 +21,7 @@ from evaluate_support import (
     log_trace,
     stock_mlflow,  # noqa: F401
 )
-from fake_llm import FakeLLM, Reply, Request, tool_call, verdict
+from bench.fake_llm import FakeLLM, Reply, Request, tool_call, verdict
 from judge_support import MODEL
 
 

@@ -13,7 +13,7 @@ import pytest
 from mlflow.entities import ExperimentTag
 from mlflow.genai.judges import make_judge
 
-from fake_llm import FakeLLM, Reply, error, verdict
+from bench.fake_llm import FakeLLM, Reply, error, verdict
 from scoring_support import Plane, spans_record
 from vedette.scoring import backoff, breaker
 from vedette.scoring.active import BUDGET_TAG

@@ -71,6 +71,14 @@ def test_a_wrong_value_is_refused_naming_its_place(
         assert words in str(refusal.value)
 
 
+def test_a_variable_that_is_nearly_a_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VEDETTE_API_KEY", "somebody else's")
+    monkeypatch.setenv("VEDETTE_TRACE_COMPLETION_BUFER", "2")
+
+    with pytest.raises(SettingsError, match=r"BUFER: .*; VEDETTE_TRACE_COMPLETION_BUFFER\?"):
+        load_settings({})
+
+
 def test_every_wrong_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VEDETTE_WORKERS", "many")
     with pytest.raises(SettingsError) as refusal:

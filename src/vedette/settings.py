@@ -250,6 +250,12 @@ def load_settings(flags: Mapping[str, Any], config: Path | None = None) -> Loade
 
 
 def _read_environment() -> dict[str, Any]:
+    for name in os.environ.keys() - map(env_name, Settings.model_fields):
+        # Others may have variables with this prefix; a near miss is a mistake
+        field = name.removeprefix(ENV_PREFIX).lower()
+        near = difflib.get_close_matches(field, Settings.model_fields, n=1, cutoff=0.85)
+        if near and name.startswith(ENV_PREFIX):
+            raise SettingsError(f"environment {name}: no such setting; {env_name(near[0])}?")
     values = EnvSettingsSource(Settings)()
     if buffer := os.environ.get(SESSION_BUFFER_VARIABLE):
         values.setdefault("session_completion_buffer", buffer)

@@ -38,7 +38,7 @@ class Request:
         return "\n".join(str(message.get("content")) for message in self.payload["messages"])
 
 
-def verdict(value: Any, rationale: str = "because", **usage: int) -> dict[str, Any]:
+def verdict(value: Any, rationale: str = "because", **usage: Any) -> dict[str, Any]:
     """A judge's answer, as OpenAI would send it."""
     return completion(json.dumps({"result": value, "rationale": rationale}), **usage)
 
