@@ -56,9 +56,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=1_000)
     parser.add_argument("--kills", type=int, default=6, help="of the engine or a worker")
+    parser.add_argument("--data", type=Path, default=None, help="keep the data there")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="vedette-sessions-") as directory:
-        wrong = check(Path(directory), options.sessions, options.kills)
+    with contextlib.ExitStack() as stack:
+        directory = options.data or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="vedette-sessions-"))
+        )
+        wrong = check(directory, options.sessions, options.kills)
     for line in wrong:
         print(f"WRONG: {line}")
     sys.exit(1 if wrong else 0)

@@ -1,4 +1,4 @@
-"""Exactly the traces that hash, rate and filter choose are scored, whatever is killed meanwhile."""
+"""Exactly what hash, rate and filter choose is scored, once, whatever is killed meanwhile."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_the_set_of_scored_traces_is_the_set_computed(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.exactness", "--traces=1500", "--kills=3"]
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["bench.exactness", "--traces=1500", "--kills=3"], id="traces"),
+        pytest.param(["bench.session_exactness", "--sessions=150", "--kills=2"], id="sessions"),
+    ],
+)
+def test_what_is_scored_is_what_was_computed(command: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [*command, f"--data={tmp_path}"],
+        [sys.executable, "-m", *command, f"--data={tmp_path}"],
         cwd=Path(__file__).parent.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

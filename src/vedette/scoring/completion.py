@@ -15,7 +15,7 @@ from vedette.settings import Settings
 from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
-_SQL = statements("vedette.scoring", "completed")
+_SQL = statements("vedette.scoring", "completion")
 
 
 class Clock:

@@ -16,7 +16,7 @@ from vedette.scoring.active import ActiveScorer
 from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
-_SQL = statements("vedette.scoring", "completed")
+_SQL = statements("vedette.scoring", "decided")
 
 BASE_STRATUM = -1
 STARTED = "started"  # how the reason of an epoch begins that follows on no other

@@ -11,7 +11,7 @@ from vedette.scoring.progress import Attempt
 from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
-_SQL = statements("vedette.scoring", "completed")
+_SQL = statements("vedette.scoring", "decided")
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from vedette.traces.index import TraceIndex
 from vedette.traces.matching import Contents, matching_spans
 from vedette.traces.patterns import limited_time
 
-_SQL = statements("vedette.scoring", "completed")
+_SQL = statements("vedette.scoring", "decided")
 
 SELECTED = "selected"
 

@@ -23,7 +23,7 @@ from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import assessment_rows
 
-_SQL = statements("vedette.scoring", "completed")
+_SQL = statements("vedette.scoring", "decided")
 _VALUE_LIMIT = 2_000  # characters of a score's value that the ledger repeats
 _ERROR_LIMIT = 1_000
 _REMEMBERED = 10_000  # sessions
