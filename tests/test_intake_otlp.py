@@ -144,6 +144,18 @@ def test_a_bad_span_in_json_does_not_sink_its_batch(server: OtlpServer) -> None:
     assert decode_spans(record.body) == decode_spans(GOOD)[2:]
 
 
+def test_half_a_character_in_json_costs_that_character_alone(server: OtlpServer) -> None:
+    request = in_json(GOOD)
+    spans = request["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    spans[0]["name"] = "cut \ud83d"
+    spans[1]["name"] = "whole \U0001f600"
+    answer = server.post(json.dumps(request).encode(), {"content-type": JSON})
+    assert answer.status == 200
+    (record,) = server.records()
+    first, second, *_ = decode_spans(record.body)
+    assert (first.name, second.name) == ("cut ?", "whole \U0001f600")
+
+
 def test_spans_that_end_before_they_start_are_kept(server: OtlpServer) -> None:
     body = faulty(start_time_unix_nano=2**62, end_time_unix_nano=5)
     assert server.post(body).body == b""
@@ -156,6 +168,8 @@ def test_spans_that_end_before_they_start_are_kept(server: OtlpServer) -> None:
         (b"\xff" * 40, {}, 400, "ExportTraceServiceRequest"),
         (GOOD[:-3], {}, 400, "ExportTraceServiceRequest"),
         (b"{", {"content-type": JSON}, 400, "not JSON"),
+        (b'{"\\ud83d": NaN}', {"content-type": JSON}, 400, "not JSON"),
+        (b'"\\ud83d"' + b"[" * 9_000, {"content-type": JSON}, 400, "not JSON"),
         (b"[]", {"content-type": JSON}, 400, "no JSON object"),
         (b'{"resourceSpans": 1}', {"content-type": JSON}, 400, "ExportTraceServiceRequest"),
         (GOOD, {"content-encoding": "gzip"}, 400, "not gzip"),

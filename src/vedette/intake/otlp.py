@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -175,10 +176,7 @@ def _inflate(body: bytes, window_bits: int, most: int) -> bytes | None:
 
 
 def _parse_json(data: bytes, rejections: list[str]) -> ExportTraceServiceRequest:
-    try:
-        content = orjson.loads(data)
-    except ValueError as error:
-        raise RequestRefused(400, f"the body is not JSON: {error}") from error
+    content = _loads(data)
     if not isinstance(content, dict):
         raise RequestRefused(400, "the body is not an ExportTraceServiceRequest: no JSON object")
     request = ExportTraceServiceRequest()
@@ -210,6 +208,21 @@ def _parse_json(data: bytes, rejections: list[str]) -> ExportTraceServiceRequest
     if not request.resource_spans and not rejections:
         raise RequestRefused(400, "the body is not an ExportTraceServiceRequest")
     return request
+
+
+def _loads(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except ValueError as error:
+        refusal = RequestRefused(400, f"the body is not JSON: {error}")
+        if b"\\ud" not in data.lower():
+            raise refusal from error
+    # Perhaps half a surrogate pair, as a cut emoji leaves it: that must not cost the whole batch
+    try:
+        text = json.dumps(json.loads(data.decode()), ensure_ascii=False)
+        return orjson.loads(text.encode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        raise refusal from None
 
 
 def _fill(message: ExportTraceServiceRequest, content: dict[str, Any]) -> None:
