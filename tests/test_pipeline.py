@@ -199,6 +199,25 @@ def test_records_of_a_segment_that_the_lake_has_taken_are_not_kept(
     assert len(plant.lake_rows()) == 6
 
 
+def test_the_fold_waits_for_a_lake_that_moves(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_CACHE_BYTES", 1)
+    monkeypatch.setattr(pipeline, "_READ_BYTES", 1)
+    plant.write(1, 2, 3)
+    plant.seal()
+    assert plant.tail.advance()
+    assert not plant.tail.advance()  # what it folds now would be decoded again for the lake
+    plant.commit()
+    plant.write(4)
+    plant.fold()
+    assert plant.content_counts() == [2, 2, 2, 2]
+    monkeypatch.setattr(pipeline, "_PATIENCE_SECONDS", 0.0)
+    plant.write(5, 6)
+    plant.fold()  # the lake stands still: readers need not wait for it
+    assert plant.content_counts() == [2] * 6
+
+
 class _Spans(list[DecodedSpan]):
     """A list that can be watched for being freed."""
 

@@ -20,6 +20,7 @@ Work = list[tuple[Decoded, Position]]
 _READ_BYTES = 4 * 1024 * 1024
 # Of journal whose decoded form, three times as large, may wait for the lake
 _CACHE_BYTES = 24 * 1024 * 1024
+_PATIENCE_SECONDS = 5.0  # with a lake that takes no segment
 
 
 @dataclass(slots=True)
@@ -44,11 +45,14 @@ class Tail:
         self._lock = threading.Lock()
         self._segments: dict[int, _Segment] = {}
         self._cached = 0
+        self._committed_at = time.monotonic()
         self.last_commit: float | None = None  # Unix seconds
         self.lag_seconds: float | None = None  # from arrival to commit, of the last segment
 
     def advance(self) -> bool:
-        """Fold the next records; False when there are none."""
+        """Fold the next records; False when there are none, or when it is the lake's turn."""
+        if self._lake_is_behind():
+            return False
         found = self.journal.read(self._cursor, _READ_BYTES)
         if not found:
             return False
@@ -60,12 +64,18 @@ class Tail:
         self._cursor = found[-1][1]
         return True
 
+    def _lake_is_behind(self) -> bool:
+        """Whether what is folded now would have to be decoded again for the lake. One that takes
+        nothing at all, as when it can't be reached, isn't waited for."""
+        moves = time.monotonic() - self._committed_at < _PATIENCE_SECONDS
+        return moves and self._cached > _CACHE_BYTES
+
     def _keep(self, item: tuple[Decoded, Position]) -> None:
         _, (number, end) = item
         if number <= self._taken:  # the lake's thread was faster
             return
         segment = self._segments.setdefault(number, _Segment())
-        if self._cached > _CACHE_BYTES:  # the lake is behind: it will read the journal again
+        if self._cached > _CACHE_BYTES:  # the lake stands still: it will read the journal again
             self._cached -= segment.size
             self._segments[number] = _Segment(whole=False)
         elif segment.whole:
@@ -100,6 +110,7 @@ class Tail:
         """A method of its own, so that one segment's records are gone before the next's come."""
         work = self._take(number)
         self._append(number, work)
+        self._committed_at = time.monotonic()
         if work and self._index.position(self.journal.journal_id) < work[-1][1]:
             self._index.apply(self.journal.journal_id, work)
         self._index.confirm_lake(self.journal.journal_id, number)
