@@ -13,7 +13,7 @@ import pytest
 from running import RunningVedette, free_port
 from vedette.settings import Settings
 
-COMMANDS = ("up", "server", "engine", "status", "config", "lint", "demo")
+COMMANDS = ("up", "server", "engine", "status", "config", "lint", "doctor", "demo")
 
 
 def run(*arguments: str, cwd: Path | None = None, **environment: str) -> tuple[int, str, str]:

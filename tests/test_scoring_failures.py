@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.fake_llm import FakeLLM, Reply, Request, completion, error, verdict
 from mlflow.genai.scorers import (
     Guidelines,
     RelevanceToQuery,
@@ -19,7 +20,6 @@ from mlflow.genai.scorers import (
     ToolCallCorrectness,
 )
 
-from bench.fake_llm import FakeLLM, Reply, Request, completion, error, verdict
 from judge_support import MODEL, active, judge, unit
 from vedette.scoring import provider_calls
 from vedette.scoring.active import ActiveScorer

@@ -9,6 +9,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from bench.fake_llm import FakeLLM, Reply, Request, tool_call, verdict
 from mlflow.entities import Feedback, Trace
 from mlflow.genai import scorers as built_in
 from mlflow.genai.judges import make_judge
@@ -21,7 +22,6 @@ from evaluate_support import (
     log_trace,
     stock_mlflow,  # noqa: F401
 )
-from bench.fake_llm import FakeLLM, Reply, Request, tool_call, verdict
 from judge_support import MODEL
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import psutil
 import pytest
+from bench.fake_llm import FakeLLM, Reply, Request, completion, error, tool_call, verdict
 from mlflow.genai.judges import make_judge
 from mlflow.genai.scorers import Guidelines, make_scorer_ensemble
 
 import scoring_support
-from bench.fake_llm import FakeLLM, Reply, Request, completion, error, tool_call, verdict
 from judge_support import MODEL, active, judge, unit
 from scoring_support import code
 from vedette.scoring.active import ActiveScorer

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.fake_llm import FakeLLM, Reply, error, verdict
 from mlflow.entities import ExperimentTag
 from mlflow.genai.judges import make_judge
 
-from bench.fake_llm import FakeLLM, Reply, error, verdict
 from scoring_support import Plane, spans_record
 from vedette.scoring import backoff, breaker
 from vedette.scoring.active import BUDGET_TAG
