@@ -265,7 +265,11 @@ def test_half_a_character_within_json_costs_that_character_alone(tmp_path: Path)
     said = {"mlflow.spanInputs": asked, "session.id": '"half \\ud800"'}
     record = spans_record(1, "root", **said)
     index.apply("journal", [(decoded(record), Position(1, 1))])
-    row = index.connection().execute("SELECT request_preview, session_id FROM traces").fetchone()
+    row = (
+        index.connection()
+        .execute("SELECT request, session_id FROM traces, trace_previews")
+        .fetchone()
+    )
     assert row == ("cut ?", "half ?")
 
 
