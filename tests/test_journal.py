@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from power_cut import PowerCut
 from vedette.intake import journal
 from vedette.intake.journal import (
     JournalCorrupt,
@@ -25,6 +27,7 @@ from vedette.intake.journal import (
     JournalWriter,
 )
 from vedette.intake.records import Position, Record
+from vedette.processes import DataUnusable
 
 START = Position(0, 0)
 
@@ -97,6 +100,71 @@ def test_a_torn_tail_is_cut_and_what_precedes_it_is_kept(tmp_path: Path) -> None
     again.append(tag(3)).result(5)
     assert keys(JournalReader(tmp_path)) == ["1", "3"]
     again.close()
+
+
+@pytest.mark.parametrize("left", [bytes(8), bytes(70_000), b"\xff" * 70_000])
+@pytest.mark.parametrize("records", [0, 2])
+def test_what_was_never_synced_is_no_record(tmp_path: Path, left: bytes, records: int) -> None:
+    """File systems may fill with zeros what was not synced when the power was cut."""
+    writer = JournalWriter(tmp_path, segment_seconds=60)
+    for number in range(records):
+        writer.append(tag(number)).result(5)
+    path = tmp_path / f"{writer.end.segment:020d}.open"
+    whole = path.read_bytes()
+    writer.close()
+    path.with_suffix(".sealed").unlink(missing_ok=True)
+    path.write_bytes(whole + left)
+    (tmp_path / "durable").unlink()
+    expected = [str(number) for number in range(records)]
+    assert keys(JournalReader(tmp_path)) == expected
+    JournalWriter(tmp_path).close()
+    assert keys(JournalReader(tmp_path)) == expected
+
+
+def test_a_writer_that_dies_while_it_tries_the_disk_leaves_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_PROBE_SECONDS", 0.01)
+    writer = JournalWriter(tmp_path / "journal", segment_seconds=60)
+    writer.append(tag(1)).result(5)
+    tried = threading.Event()
+
+    def refuse(_descriptor: int) -> None:
+        if writer.refusing and not tried.is_set():
+            shutil.copytree(tmp_path / "journal", tmp_path / "left")
+            tried.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", refuse)
+        with pytest.raises(JournalUnavailable):
+            writer.append(tag(2)).result(5)
+        assert tried.wait(10)
+    writer.close()
+    (segment,) = (tmp_path / "left").glob("*.open")
+    assert segment.stat().st_size > 10_000
+    JournalWriter(tmp_path / "left").close()
+    assert keys(JournalReader(tmp_path / "left")) == ["1"]
+
+
+def test_the_id_survives_a_power_cut_after_its_first_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    power_cut = PowerCut(monkeypatch)
+    name = JournalReader(tmp_path).journal_id
+    power_cut.strike(tmp_path)
+    assert JournalReader(tmp_path).journal_id == name
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\0" * 41, "vedette-12"])
+def test_a_journal_that_has_lost_its_id_is_refused(tmp_path: Path, content: str) -> None:
+    """Two journals with the same id would take each other's segments for their own."""
+    (tmp_path / "id").write_text(content)
+    with pytest.raises(DataUnusable, match="Restore it from a backup"):
+        JournalReader(tmp_path)
+    with pytest.raises(DataUnusable, match="remove it: the journal gets a new id"):
+        JournalWriter(tmp_path)
+    assert (tmp_path / "id").read_text() == content
 
 
 def test_a_damaged_sealed_segment_is_reported_not_skipped(tmp_path: Path) -> None:
@@ -314,3 +382,82 @@ def test_a_disk_that_works_again_is_noticed_without_a_write(
     writer.append(tag(2)).result(5)
     writer.close()
     assert keys(JournalReader(tmp_path)) == ["2"]
+
+
+def test_a_disk_that_takes_but_a_part_of_a_write_does_not_work_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(journal, "_PROBE_SECONDS", 0.01)
+    writer = JournalWriter(tmp_path, segment_seconds=60)
+    real, room, tries = os.pwrite, 1000, []
+
+    def write(descriptor: int, data: bytes, at: int) -> int:
+        if descriptor != writer._file:
+            return real(descriptor, data, at)
+        tries.append(at)
+        if at >= room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, bytes(data)[: room - at], at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", write)
+        with pytest.raises(JournalUnavailable):
+            writer.append(tag(1, 5000)).result(5)
+        deadline = time.monotonic() + 10
+        while len(tries) < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert "No space left" in (writer.refusing or "")
+    assert len(caplog.messages) == 1, caplog.text
+    writer.append(tag(2, 5000)).result(5)
+    assert writer.refusing is None
+    writer.close()
+    assert keys(JournalReader(tmp_path)) == ["2"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_whatever_fails_in_a_write_is_told_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Here it is the mark of what is durable, which comes after the write itself."""
+    writer = JournalWriter(tmp_path, segment_seconds=60)
+    writer.append(tag(1)).result(5)
+
+    def refuse(_segment: int, _offset: int) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._durable, "set", refuse)
+        with pytest.raises(JournalUnavailable):
+            writer.append(tag(2)).result(5)
+        assert (error.args[-1] if error.args else "MemoryError") in (writer.refusing or "")
+    writer.append(tag(3)).result(5)
+    assert writer.refusing is None
+    assert keys(JournalReader(tmp_path)) == ["1", "3"]
+    writer.close()
+    assert keys(JournalReader(tmp_path)) == ["1", "3"]
+
+
+def test_a_segment_that_is_sealed_is_never_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark that follows on sealing fails; another file has taken the descriptor by then."""
+    writer = JournalWriter(tmp_path / "journal", segment_seconds=0.02)
+    failed, mark = threading.Event(), writer._durable.set
+
+    def unreliable(segment: int, offset: int) -> None:
+        if offset == 0:
+            failed.set()
+            raise OSError(errno.EIO, "Input/output error")
+        mark(segment, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._durable, "set", unreliable)
+        first = writer.append(tag(1)).result(5)
+        assert failed.wait(10)
+        with (tmp_path / "bystander").open("wb"):
+            second = writer.append(tag(2)).result(5)
+    writer.append(tag(3)).result(5)
+    writer.close()
+    assert (tmp_path / "bystander").read_bytes() == b""
+    assert second.segment > first.segment
+    assert keys(JournalReader(tmp_path / "journal")) == ["1", "2", "3"]

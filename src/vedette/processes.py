@@ -34,7 +34,7 @@ class AlreadyRunning(Exception):
 
 
 class DataUnusable(Exception):
-    """The data directory can't be made or written; the message says why."""
+    """The data directory can't be made, written or understood; the message says why."""
 
 
 @contextmanager

@@ -45,7 +45,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _PROBE_SECONDS = 2.0  # between looks at a disk that refused a write
-_PROBE_BYTES = 64 * 1024
+_PROBE = b"\xff" * 64 * 1024  # what a crash leaves of it is no frame: none is that long
 _LONGEST_SEAL_WAIT = 5.0  # seconds between tries
 _PENDING_LIMIT = 256 * 1024 * 1024  # bytes waiting for the disk before appends are refused
 
@@ -88,7 +88,6 @@ class JournalWriter:
         self._pending: deque[tuple[bytes, Future[Position]]] = deque()
         self._pending_bytes = 0
         self._closing = False
-        self._failing = False
         self._sealing_fails = 0
         self._seal_after = 0.0  # `time.monotonic()`
         self._disk_error: str | None = None  # of the last write
@@ -252,18 +251,17 @@ class JournalWriter:
     def _try_the_disk(self) -> None:
         """See whether it takes writes again, so that nobody has to be refused to find out."""
         try:
-            os.pwrite(self._file, bytes(_PROBE_BYTES), self._offset)
-            os.fdatasync(self._file)
-            self._undo(self._offset)
-        except OSError:
-            self._undo(self._offset)
+            self._write(_PROBE)
+            self._durable.set(self._number, self._offset)
+        except Exception as error:
+            self._fails(error)
         else:
             self._works_again()
+        self._undo()
 
     def _works_again(self) -> None:
-        self._disk_error = None
-        if self._failing:
-            self._failing = False
+        if self._disk_error is not None:
+            self._disk_error = None
             logger.warning("the journal %s can be written again", self.directory)
 
     def _seal_due(self) -> float | None:
@@ -277,58 +275,67 @@ class JournalWriter:
         return max(0.0, due - now, self._seal_after - now)
 
     def _commit(self, batch: deque[tuple[bytes, Future[Position]]]) -> None:
-        data = b"".join(framed for framed, _ in batch)
-        start = self._offset
+        start, size = self._offset, sum(len(framed) for framed, _ in batch)
         if start == 0:
             self._opened_at = time.monotonic()
         try:
-            at, view = start, memoryview(data)
-            while view:  # at its place, whatever a write that failed has left behind it
-                written = os.pwrite(self._file, view, at)
-                at, view = at + written, view[written:]
-            os.fdatasync(self._file)
-        except OSError as error:
-            self._undo(start)
-            self._report_failure(error)
-            self._disk_error = error.strerror
-            failure = JournalUnavailable(f"the journal's disk refused a write: {error.strerror}")
+            self._write(b"".join(framed for framed, _ in batch))
+            self._durable.set(self._number, start + size)
+        except Exception as error:  # whatever it is: nobody may wait for ever
+            self._undo()
+            self._fails(error)
+            failure = JournalUnavailable(f"the journal's disk refused a write: {self._disk_error}")
             for _, future in batch:
                 future.set_exception(failure)
             with self._condition:
-                self._pending_bytes -= len(data)
+                self._pending_bytes -= size
             time.sleep(0.05)  # don't spin on a full disk
             return
         self._works_again()
-        self._durable.set(self._number, start + len(data))
         with self._condition:
-            self._offset = start + len(data)
-            self._stored += len(data)
-            self._pending_bytes -= len(data)
+            self._offset = start + size
+            self._stored += size
+            self._pending_bytes -= size
         offset = start
         for framed, future in batch:
             offset += len(framed)
             future.set_result(Position(self._number, offset))
 
-    def _undo(self, offset: int) -> None:
-        """Cut a failed write off. Nobody has read it: it lies beyond what is marked as durable."""
-        with suppress(OSError):  # then what comes next is written over it
-            os.ftruncate(self._file, offset)
+    def _write(self, data: bytes) -> None:
+        """Write at the end, in whole and durably, over whatever a failed write has left there."""
+        at, view = self._offset, memoryview(data)
+        while view:
+            written = os.pwrite(self._file, view, at)
+            at, view = at + written, view[written:]
+        os.fdatasync(self._file)
 
-    def _report_failure(self, error: OSError) -> None:
-        if not self._failing:
-            self._failing = True
-            logger.error("the journal %s can't be written: %s", self.directory, error)
+    def _undo(self) -> None:
+        """Cut a write off. Nobody has read it: it lies beyond what is marked as durable."""
+        with suppress(OSError):  # then what comes next is written over it
+            os.ftruncate(self._file, self._offset)
+
+    def _fails(self, error: Exception) -> None:
+        known = self._disk_error is not None
+        self._disk_error = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if not known:
+            logger.error(
+                "the journal %s can't be written: %s",
+                self.directory,
+                error,
+                exc_info=None if isinstance(error, OSError) else error,
+            )
 
     def _try_to_seal(self) -> None:
         try:
             self._seal()
-        except OSError as error:
+        except Exception as error:  # whatever it is: the next writes must not wait for ever
             if not self._sealing_fails:
                 logger.error(
                     "a segment of the journal %s can't be sealed, what is in it waits for the "
                     "lake: %s; will try again",
                     self.directory,
                     error,
+                    exc_info=None if isinstance(error, OSError) else error,
                 )
             wait = min(_LONGEST_SEAL_WAIT, 0.1 * 2.0 ** min(self._sealing_fails, 16))
             self._seal_after = time.monotonic() + wait
@@ -351,9 +358,11 @@ class JournalWriter:
             os.close(following)
             raise
         # It is the engine's from now on, whatever happens next: nothing may be written to it
-        os.close(self._file)
-        self._durable.set(self._number + 1, 0)
+        sealed = self._file
         with self._condition:
             self._number, self._file, self._offset = self._number + 1, following, 0
+        os.close(sealed)
+        self._durable.set(self._number, 0)
+        with self._condition:
             self._stored = self._measure()
         sync_directory(self.directory)

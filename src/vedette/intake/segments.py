@@ -4,19 +4,24 @@
     00000000000000000041.sealed
     00000000000000000042.open  there is always an open segment, so numbers never repeat
 
-A frame is a payload's length and CRC-32 (little-endian 32-bit), then the payload.
+A frame is a payload's length and CRC-32 (little-endian 32-bit), then the payload, which is never
+empty: eight zero bytes, as a file system may leave them where nothing was synced, are no frame.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 import threading
 import uuid
 import zlib
 from pathlib import Path
 
+from vedette.processes import DataUnusable
+
 FRAME = struct.Struct("<II")  # payload length, CRC-32 of the payload
+_IDENTITY = re.compile("vedette-[0-9a-f]{32}")
 
 
 class JournalFull(Exception):
@@ -56,7 +61,7 @@ def parse_frames(data: bytes) -> tuple[list[tuple[bytes, int]], int]:
     while offset + FRAME.size <= len(data):
         length, crc = FRAME.unpack_from(data, offset)
         end = offset + FRAME.size + length
-        if end > len(data):
+        if length == 0 or end > len(data):
             break
         payload = data[offset + FRAME.size : end]
         if zlib.crc32(payload) != crc:
@@ -67,20 +72,34 @@ def parse_frames(data: bytes) -> tuple[list[tuple[bytes, int]], int]:
 
 
 def journal_identity(directory: Path) -> str:
-    """The journal's id, made when the directory is first used."""
+    """The journal's id, made when the directory is first used.
+
+    Raises:
+        DataUnusable: the file that holds it holds something else.
+    """
     path = directory / "id"
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
         draft = directory / f"id.{os.getpid()}.{threading.get_ident()}"
-        draft.write_text(f"vedette-{uuid.uuid4().hex}\n")
         try:
+            with draft.open("w") as file:
+                file.write(f"vedette-{uuid.uuid4().hex}\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.link(draft, path)  # whichever process comes first decides
             sync_directory(directory)
         except FileExistsError:
             pass
         finally:
-            draft.unlink()
-    return path.read_text().strip()
+            draft.unlink(missing_ok=True)
+    identity = path.read_text(errors="replace").strip()
+    if not _IDENTITY.fullmatch(identity):
+        raise DataUnusable(
+            f"{path} doesn't hold the journal's id, by which the lake knows what it has of it. "
+            "Restore it from a backup. Without one remove it: the journal gets a new id, and what "
+            "is still in it goes to the lake, where some of it may then be twice"
+        )
+    return identity
 
 
 def sync_directory(directory: Path) -> None:
