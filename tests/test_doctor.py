@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from lake_support import JOURNAL, numbered_segment
 from running import RunningVedette
 from test_cli import run
 from vedette import doctor
 from vedette.doctor import Finding, examine
+from vedette.lake.table import Lake
 from vedette.settings import Settings
 
 
@@ -95,6 +97,29 @@ def test_a_lake_that_is_gone_fails(settings: Settings) -> None:
     [finding] = found("lake", settings)
     assert finding.state == "failed"
     assert "is gone" in finding.message
+
+
+@pytest.mark.parametrize("noted", ["", "\0" * 80, "an id"])
+def test_a_lake_of_which_a_power_cut_has_taken_the_note_is_a_new_one(
+    settings: Settings, noted: str
+) -> None:
+    settings.lake_state.mkdir(parents=True)
+    (settings.lake_state / "mlflow_otel_spans.table").write_text(noted)
+    [finding] = found("lake", settings)
+    assert finding.state == "ok"
+
+
+def test_a_commit_that_is_not_whole_is_told_and_left_to_the_engine(settings: Settings) -> None:
+    table = Lake(settings.lake_uri, settings.lake_state).spans
+    for segment in (1, 2):
+        table.append_segment(JOURNAL, segment, numbered_segment(segment))
+    log = Path(table.storage.uri) / "_delta_log"
+    (log / f"{2:020}.json").write_text('{"commitInfo":')
+    before = sorted(log.iterdir())
+    [finding] = found("lake", settings)
+    assert finding.state == "failed"
+    assert "engine" in finding.fix
+    assert sorted(log.iterdir()) == before
 
 
 def test_a_running_server_is_asked(vedette: RunningVedette) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -17,14 +18,18 @@ from lake_support import (
     DAY,
     JOURNAL,
     NEXT_DAY,
+    compactor,
     numbered_segment,
     open_lake,
     span,
     spans_segment,
     stored,
 )
+from power_cut import PowerCut
 from vedette.lake import storage
-from vedette.lake.storage import LakeUnavailable
+from vedette.lake.maintenance import vacuum_files
+from vedette.lake.storage import LakeUnavailable, Storage
+from vedette.lake.table import LakeTable
 
 
 def test_a_segment_is_committed_once(tmp_path: Path) -> None:
@@ -153,6 +158,110 @@ def test_another_table_in_the_lakes_place_is_refused(tmp_path: Path) -> None:
     (other / "lake").rename(ours / "lake")
     with pytest.raises(LakeUnavailable, match="not the table that was there before"):
         open_lake(ours).spans.append_segment(JOURNAL, 2, numbered_segment(2))
+
+
+@pytest.fixture
+def power_cut(monkeypatch: pytest.MonkeyPatch) -> PowerCut:
+    return PowerCut(monkeypatch)
+
+
+def test_a_power_cut_at_any_moment_loses_nothing_that_is_in_the_lake(
+    tmp_path: Path, power_cut: PowerCut
+) -> None:
+    table = open_lake(tmp_path).spans
+    for segment in range(1, 5):
+        assert table.append_segment(JOURNAL, segment, numbered_segment(segment))
+        power_cut.strike(tmp_path)
+        table = open_lake(tmp_path).spans
+        assert not table.append_segment(JOURNAL, segment, numbered_segment(segment))
+        assert stored(table).num_rows == segment * 20
+
+
+@pytest.mark.parametrize("failing", ["update_incremental", "sync_log"])
+def test_a_segment_is_not_taken_for_done_before_its_commit_is_durable(
+    tmp_path: Path, power_cut: PowerCut, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """The engine fails, or is killed, between the commit and its sync."""
+    table = open_lake(tmp_path).spans
+    assert table.append_segment(JOURNAL, 1, numbered_segment(1))
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTable if failing == "update_incremental" else Storage, failing, fail)
+        with pytest.raises(LakeUnavailable):
+            table.append_segment(JOURNAL, 2, numbered_segment(2))
+    assert not table.append_segment(JOURNAL, 2, numbered_segment(2))
+    power_cut.strike(tmp_path)
+    assert stored(open_lake(tmp_path).spans).num_rows == 40
+
+
+def test_nothing_stays_unsynced_beneath_a_commit(tmp_path: Path, power_cut: PowerCut) -> None:
+    """Of the table's making, of compaction, of vacuum; by this process and by one before."""
+    for segment in range(1, 10):
+        open_lake(tmp_path).spans.append_segment(JOURNAL, segment, numbered_segment(segment))
+    table = open_lake(tmp_path).spans
+    log = Path(table.storage.uri) / "_delta_log"
+    orphan = log.parent / "arrival_date=2026-01-01" / "part-orphan.parquet"
+    orphan.write_bytes(b"of a process that died")
+    os.utime(orphan, (0, 0))
+    assert vacuum_files(table) == 1
+    assert compactor(table, tmp_path).merge_small() is not None
+    assert power_cut.unsynced(log)
+    assert open_lake(tmp_path).spans.append_segment(JOURNAL, 10, numbered_segment(10))
+    assert power_cut.unsynced(log) == set()
+
+
+def test_a_table_that_a_power_cut_left_half_made_is_made_again(
+    tmp_path: Path, power_cut: PowerCut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(LakeTable, "_sync", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            open_lake(tmp_path).spans.append_segment(JOURNAL, 1, numbered_segment(1))
+    power_cut.strike(tmp_path)
+    table = open_lake(tmp_path).spans
+    assert table.append_segment(JOURNAL, 1, numbered_segment(1))
+    assert stored(table).num_rows == 20
+
+
+def test_several_commits_that_a_power_cut_left_incomplete_are_made_again(tmp_path: Path) -> None:
+    table = open_lake(tmp_path).spans
+    for segment in (1, 2, 3):
+        table.append_segment(JOURNAL, segment, numbered_segment(segment))
+    for version in (2, 3):
+        commit = Path(table.storage.uri) / "_delta_log" / f"{version:020}.json"
+        commit.write_bytes(commit.read_bytes()[:30])
+    table = open_lake(tmp_path).spans
+    assert table.append_segment(JOURNAL, 2, numbered_segment(2))
+    assert table.append_segment(JOURNAL, 3, numbered_segment(3))
+    assert stored(table).num_rows == 60
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5])
+def test_a_checkpoint_that_a_power_cut_left_incomplete_is_done_without(
+    tmp_path: Path, part: float
+) -> None:
+    table = open_lake(tmp_path).spans
+    for segment in range(1, 30):
+        table.append_segment(JOURNAL, segment, numbered_segment(segment, traces=1))
+    (made,) = (Path(table.storage.uri) / "_delta_log").glob("*.checkpoint.parquet")
+    os.truncate(made, int(made.stat().st_size * part))
+    table = open_lake(tmp_path).spans
+    assert not table.append_segment(JOURNAL, 29, numbered_segment(29, traces=1))
+    assert table.append_segment(JOURNAL, 30, numbered_segment(30, traces=1))
+    assert stored(table).num_rows == 60
+
+
+def test_a_damaged_note_of_the_table_is_written_again(tmp_path: Path) -> None:
+    open_lake(tmp_path).spans.append_segment(JOURNAL, 1, numbered_segment(1))
+    (note,) = (tmp_path / "state").glob("*.table")
+    noted = note.read_text()
+    for left in ("", noted.partition("\n")[0], "\0" * len(noted)):
+        note.write_text(left)
+        assert not open_lake(tmp_path).spans.append_segment(JOURNAL, 1, numbered_segment(1))
+        assert note.read_text() == noted
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5])

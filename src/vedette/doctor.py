@@ -163,7 +163,8 @@ def _lake(settings: Settings) -> Iterator[Finding]:
             if table.open_existing() is not None
         ]
     except (LakeUnavailable, OSError) as error:
-        yield Finding("lake", "failed", f"{settings.lake_uri}: {error}", "see --lake")
+        fix = "see --lake; what a power cut has left of a commit the engine puts aside by itself"
+        yield Finding("lake", "failed", f"{settings.lake_uri}: {error}", fix)
     else:
         found = ", ".join(tables) or "no tables yet"
         yield Finding("lake", "ok", f"{settings.lake_uri}: {found}")

@@ -13,7 +13,8 @@ files with ``dataChange`` false both succeed. So a replacement is committed like
    the one that was verified, or not at all. If anything else was committed meanwhile, start at 2.
 
 A rival, even one that was asleep for hours, can't get between 2 and 3. Files whose commit has been
-tried are never deleted here: an error from a commit does not prove that it failed.
+tried are never deleted here: an error from a commit does not prove that it failed. Nor is it synced
+here: whoever opens the table next does that, vacuum too, and until then nothing was deleted.
 """
 
 from __future__ import annotations
@@ -149,7 +150,6 @@ class Compactor:
                     raise
                 time.sleep(_FIRST_RETRY_SECONDS * (attempt + 1) * random.random())
                 continue
-            storage.sync_log(table.version(), table.version() + 1)
             return True
         raise LakeUnavailable(
             f"{_COMMIT_ATTEMPTS} replacements of files in {storage.uri} in a row met other commits"

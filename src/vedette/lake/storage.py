@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -140,33 +141,41 @@ class Storage:
         delta-rs doesn't sync what it writes locally, and the journal's segment is removed once its
         commit is done: a commit that a power cut could still undo would lose acknowledged traces.
         """
-        for version in range(after + 1, until + 1):
-            # One that is gone already was cleaned up: it stands in a checkpoint.
+        if self.local is None:
+            return
+        log = self.local / "_delta_log"
+        newest_first = (log / f"{version:020}.json" for version in range(until, after, -1))
+        # One that is gone was cleaned up, with all before it: they stand in a checkpoint.
+        for commit in reversed(list(takewhile(Path.exists, newest_first))):
             with suppress(FileNotFoundError):
-                self._sync(f"_delta_log/{version:020}.json")
+                sync_file(commit)
 
     def sync_checkpoint(self, version: int) -> None:
         """Make the checkpoint of ``version`` durable."""
         self._sync(f"_delta_log/{version:020}.checkpoint.parquet")
         self._sync("_delta_log/_last_checkpoint")
 
-    def set_aside_torn_commit(self) -> bool:
-        """Rename the log's newest commit if it isn't whole; returns whether it was not.
+    def set_aside_torn(self) -> bool:
+        """Rename the log's newest commit, or else checkpoint, if it isn't whole; returns whether.
 
-        A power cut can leave one so, which was written but not yet synced (see `sync_log`): its
-        rows are still in the journal. Commits get their name when they are whole, so that this
-        can't be one that is being written.
+        A power cut can leave one so, which was written but not yet synced: the rows of the commit
+        are still in the journal, the commits of the checkpoint still in the log. They get their
+        name when they are whole, so that this can't be one that is being written.
         """
         if self.local is None:
             return False
-        commits = sorted((self.local / "_delta_log").glob("[0-9]*.json"))
-        try:
-            for line in commits[-1].read_bytes().splitlines() if commits else ():
-                orjson.loads(line)
-        except ValueError:
-            torn = commits[-1].rename(commits[-1].with_suffix(".torn"))
-            logger.error("an incomplete commit of %s is put aside as %s", self.uri, torn.name)
-            return True
+        log = self.local / "_delta_log"
+        for pattern, is_whole in (
+            ("[0-9]*.json", _is_whole_commit),
+            ("[0-9]*.checkpoint.parquet", _is_whole_checkpoint),
+        ):
+            newest = max(log.glob(pattern), default=None)
+            if newest is not None and not is_whole(newest):
+                # Readers that know of no checkpoint look for one themselves
+                (log / "_last_checkpoint").unlink(missing_ok=True)
+                torn = newest.rename(newest.with_suffix(".torn"))
+                logger.error("%s was incomplete and is put aside as %s", newest, torn.name)
+                return True
         return False
 
     def _sync(self, path: str) -> None:
@@ -187,6 +196,22 @@ class Storage:
         target = self.local / path
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
+
+
+def _is_whole_commit(path: Path) -> bool:
+    lines = path.read_bytes().splitlines()
+    try:
+        return bool([orjson.loads(line) for line in lines])
+    except ValueError:
+        return False
+
+
+def _is_whole_checkpoint(path: Path) -> bool:
+    try:
+        pq.read_table(path)
+    except (pa.ArrowInvalid, OSError):
+        return False
+    return True
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:

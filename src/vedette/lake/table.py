@@ -20,7 +20,13 @@ from deltalake.transaction import AddAction, PostCommitHookProperties, RemoveAct
 
 from vedette.lake.files import StatsCollector, add_action
 from vedette.lake.schemas import ANNOTATIONS, DECISIONS, LOCATION, PARTITION, SPANS, TableSpec
-from vedette.lake.storage import LakeUnavailable, Storage, lake_errors, storage_options
+from vedette.lake.storage import (
+    LakeUnavailable,
+    Storage,
+    lake_errors,
+    storage_options,
+    sync_file,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +92,7 @@ class LakeTable:
         self._identity = state / f"{spec.name}.table"
         self._table: DeltaTable | None = None
         self._commits = 0
+        self._synced = -1  # the log's commits up to this version are durable
 
     def append_segment(self, app_id: str, segment: int, rows: pa.Table) -> bool:
         """Commit the rows of one sealed segment; durable when this returns.
@@ -111,14 +118,29 @@ class LakeTable:
                 raise
 
     def open(self) -> DeltaTable:
-        """A new handle at the table's newest version; creates the table the first time.
+        """`open_durable`; creates the table the first time.
 
         Raises:
             LakeUnavailable: the table can't be read, or is not the one that was there before.
         """
         with lake_errors(f"opening {self.storage.uri}"):
-            table = self.open_existing() or self._create()
+            table = self.open_durable()
+            if table is None:
+                table = self._create()
+                self._sync(table)
             self._remember(table)
+            return table
+
+    def open_durable(self) -> DeltaTable | None:
+        """`open_existing`, for the process that commits: no power cut takes back what it shows.
+
+        One before may have left the newest commits incomplete, or a checkpoint. They were not
+        durable, so what is in them is still in the journal or the log, and they are put aside.
+        """
+        with lake_errors(f"opening {self.storage.uri}"):
+            table = self._open(mend=True)
+            if table is not None:
+                self._sync(table)
             return table
 
     def open_existing(self) -> DeltaTable | None:
@@ -127,24 +149,27 @@ class LakeTable:
         Raises:
             LakeUnavailable: the table can't be read, or is not the one that was there before.
         """
-        known = self._known_id()
         with lake_errors(f"opening {self.storage.uri}"):
-            try:
-                table = self._load()
-            except TableNotFoundError:
-                if known is None:
-                    return None
-                raise LakeUnavailable(
-                    f"the table {self.storage.uri} was there before and is gone. Is its disk "
-                    f"mounted? To start an empty one, remove {self._identity}."
-                ) from None
-            found = str(table.metadata().id)
-            if known is not None and known != found:
-                raise LakeUnavailable(
-                    f"{self.storage.uri} is not the table that was there before (id {found} "
-                    f"instead of {known}). If that is meant, remove {self._identity}."
-                )
-            return table
+            return self._open(mend=False)
+
+    def _open(self, *, mend: bool) -> DeltaTable | None:
+        known = self._known_id()
+        try:
+            table = self._load(mend=mend)
+        except TableNotFoundError:
+            if known is None:
+                return None
+            raise LakeUnavailable(
+                f"the table {self.storage.uri} was there before and is gone. Is its disk "
+                f"mounted? To start an empty one, remove {self._identity}."
+            ) from None
+        found = str(table.metadata().id)
+        if known is not None and known != found:
+            raise LakeUnavailable(
+                f"{self.storage.uri} is not the table that was there before (id {found} "
+                f"instead of {known}). If that is meant, remove {self._identity}."
+            )
+        return table
 
     def _append(self, app_id: str, segment: int, rows: pa.Table) -> bool:
         adds: list[AddAction | RemoveAction] = []
@@ -173,9 +198,8 @@ class LakeTable:
                 self._table = None
                 time.sleep(_FIRST_RETRY_SECONDS * 2**attempt)
                 continue
-            before = table.version()
             table.update_incremental()  # the commit itself leaves the handle as it was
-            self.storage.sync_log(before, table.version())
+            self._sync(table)
             self._commits += 1
             return True
         raise LakeUnavailable(
@@ -205,15 +229,18 @@ class LakeTable:
             )
         return adds
 
-    def _load(self) -> DeltaTable:
-        try:
-            return DeltaTable(self.storage.uri, storage_options=self.storage.options)
-        except TableNotFoundError:
-            raise
-        except (DeltaError, OSError):
-            if not self.storage.set_aside_torn_commit():
-                raise
-            return DeltaTable(self.storage.uri, storage_options=self.storage.options)
+    def _load(self, *, mend: bool) -> DeltaTable:
+        while True:
+            try:
+                return DeltaTable(self.storage.uri, storage_options=self.storage.options)
+            except (DeltaError, OSError):
+                if not (mend and self.storage.set_aside_torn()):
+                    raise
+
+    def _sync(self, table: DeltaTable) -> None:
+        """Make the commits that the handle knows durable, whoever made them."""
+        self.storage.sync_log(self._synced, table.version())
+        self._synced = table.version()
 
     def _create(self) -> DeltaTable:
         table = DeltaTable.create(
@@ -231,17 +258,22 @@ class LakeTable:
         return table
 
     def _known_id(self) -> str | None:
-        if not self._identity.exists():
+        """The table's id as noted; None: nothing was, or a power cut has left nothing of it."""
+        try:
+            text = self._identity.read_text(errors="replace")
+        except FileNotFoundError:
             return None
-        uri, table_id = self._identity.read_text().split("\n")[:2]
-        return table_id if uri == self.storage.uri else None
+        uri, _, table_id = text.partition("\n")
+        return table_id.strip() or None if uri == self.storage.uri else None
 
     def _remember(self, table: DeltaTable) -> None:
         if self._known_id() is None:
             self._identity.parent.mkdir(parents=True, exist_ok=True)
             temporary = self._identity.with_suffix(f".{uuid.uuid4()}")
             temporary.write_text(f"{self.storage.uri}\n{table.metadata().id}\n")
+            sync_file(temporary)
             temporary.replace(self._identity)
+            sync_file(self._identity)
 
 
 def checkpoint(table: DeltaTable, storage: Storage) -> None:
