@@ -202,6 +202,18 @@ def test_a_lake_out_of_reach_is_told(tmp_path: Path) -> None:
     assert ours.read_spans([wanted(10, DAY + 1000)])
 
 
+def test_a_reader_leaves_an_incomplete_commit_to_the_engine(tmp_path: Path) -> None:
+    table = filled(tmp_path, 2)
+    log = Path(table.storage.uri) / "_delta_log"
+    (log / f"{2:020}.json").write_text('{"commitInfo":')
+    before = sorted(log.iterdir())
+    with pytest.raises(LakeUnavailable):
+        reader(tmp_path)
+    assert sorted(log.iterdir()) == before
+    open_lake(tmp_path).spans.open()
+    assert reader(tmp_path).read_spans([wanted(10, DAY + 1000)])
+
+
 def test_traces_are_found_by_what_their_spans_contain(tmp_path: Path) -> None:
     filled(tmp_path, 4)
     ours = reader(tmp_path)
@@ -245,6 +257,20 @@ def test_a_lake_in_an_object_store_is_read_through_local_copies(
     ours.refresh()
     assert numbers(ours.read_spans(every)) == expected
     assert len(list((tmp_path / "state" / "files").iterdir())) == 10
+
+
+def test_a_local_copy_that_a_power_cut_has_damaged_is_fetched_again(
+    remote: LakeTable, tmp_path: Path
+) -> None:
+    remote.append_segment(JOURNAL, 1, numbered_segment(1))
+    every, expected = every_trace(1)
+    for left in (None, b"", b"PAR1"):
+        if left is not None:
+            (copy,) = (tmp_path / "state" / "files").iterdir()
+            copy.write_bytes(left)
+        ours = SpanReader(remote)
+        ours.refresh()
+        assert numbers(ours.read_spans(every)) == expected
 
 
 def test_local_copies_are_given_up_when_they_are_too_many(

@@ -47,12 +47,13 @@ class FileCache:
 
     def _fetch(self, file: DataFile) -> Path:
         path = self._directory / file.path.rsplit("/", 1)[-1]
-        try:
+        with suppress(FileNotFoundError):
             os.utime(path)
-        except FileNotFoundError:
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            self._storage.fetch(file.path, temporary)
-            temporary.replace(path)
+            if path.stat().st_size == file.size:  # a power cut may have cut it short
+                return path
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        self._storage.fetch(file.path, temporary)
+        temporary.replace(path)
         return path
 
     def _evict(self, keep: set[Path]) -> None:
