@@ -26,12 +26,12 @@ def filled(directory: Path, first: int, last: int) -> LakeTable:
     return table
 
 
-def drive(maintenance: Maintenance, now: float, seconds: float = 30) -> float:
-    """Tick as the engine does until nothing is due any more; the clock stands still."""
-    end = time.monotonic() + seconds
+def drive(maintenance: Maintenance, now: float, time_of_day: float | None = None) -> float:
+    """Tick as the engine does until nothing is due any more; the clocks stand still."""
+    end = time.monotonic() + 30
     while any(job.due <= now for job in maintenance.jobs):
         assert time.monotonic() < end
-        maintenance.tick(now)
+        maintenance.tick(now, now if time_of_day is None else time_of_day)
         time.sleep(0.005)
     return now
 
@@ -47,7 +47,7 @@ def test_a_tick_starts_what_is_due_and_returns_at_once(tmp_path: Path) -> None:
     table = filled(tmp_path, 1, 8)
     maintenance = Maintenance([table], tmp_path / "scratch")
     begun = time.perf_counter()
-    maintenance.tick(DAY / 1000)
+    maintenance.tick(DAY / 1000, DAY / 1000)
     assert time.perf_counter() - begun < 0.1
     drive(maintenance, DAY / 1000 + 9)
     assert [name.split("-")[0] for name in file_names(table)] == ["tier"]
@@ -79,6 +79,15 @@ def test_jobs_come_again_after_their_interval_and_at_once_while_there_is_more() 
     drive(maintenance, NOW)
     assert left == []
     assert job.due == NOW + 60
+
+
+def test_jobs_come_again_though_the_clock_is_put_back() -> None:
+    seen: list[float] = []
+    maintenance = Maintenance([], Path("scratch"))
+    maintenance.jobs.append(Job("work", 60.0, lambda now: bool(seen.append(now))))
+    drive(maintenance, 1000.0, NOW)
+    drive(maintenance, 1060.0, NOW - 86_400)
+    assert seen == [NOW, NOW - 86_400]
 
 
 def test_a_failing_job_waits_longer_each_time_and_says_so_once(
@@ -166,12 +175,12 @@ def test_closing_ends_a_running_job(tmp_path: Path) -> None:
         return False
 
     maintenance.jobs.append(Job("long", 60.0, work))
-    maintenance.tick(NOW)
+    maintenance.tick(NOW, NOW)
     assert begun.wait(5)
     started = time.monotonic()
     maintenance.close()
     assert time.monotonic() - started < 3
-    maintenance.tick(NOW + 100)
+    maintenance.tick(NOW + 100, NOW + 100)
     assert begun.is_set()
 
 

@@ -111,7 +111,7 @@ class Engine:
             thread.start()
         while not self._stopping.wait(1.0):
             if self._tails:
-                self._maintenance.tick(time.time())
+                self._maintenance.tick(time.monotonic(), time.time())
             try:
                 self._publish()
             except IndexUnavailable as error:

@@ -30,11 +30,11 @@ _CLOSE_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Job:
-    """A thing to do again and again. Times are seconds since the epoch."""
+    """A thing to do again and again. Times are those of a clock that nobody puts back."""
 
     name: str
     interval: float
-    run: Callable[[float], bool]  # of the time now; returns whether there is more to do at once
+    run: Callable[[float], bool]  # of the time of day; returns whether there is more to do at once
     due: float = 0.0
     failures: int = 0
     cause: str | None = None  # of its failures; what several jobs fail of is told once
@@ -62,18 +62,22 @@ class Maintenance:
         failing = (f"{job.name}: {job.last_error}" for job in self.jobs if job.failures)
         return next(failing, None)
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, time_of_day: float) -> None:
         """Start the job that has been due longest, if none is running; returns at once.
 
         Args:
-            now: seconds since the epoch; call this every second or so.
+            now: seconds of `time.monotonic`; call this every second or so.
+            time_of_day: seconds since the epoch.
         """
         if self._stop.is_set() or (self._thread is not None and self._thread.is_alive()):
             return
         job = min(self.jobs, key=lambda job: job.due)
         if job.due <= now:
             self._thread = threading.Thread(
-                target=self._run, args=(job, now), name="lake-maintenance", daemon=True
+                target=self._run,
+                args=(job, now, time_of_day),
+                name="lake-maintenance",
+                daemon=True,
             )
             self._thread.start()
 
@@ -83,14 +87,14 @@ class Maintenance:
         if self._thread is not None:
             self._thread.join(_CLOSE_SECONDS)
 
-    def _run(self, job: Job, now: float) -> None:
+    def _run(self, job: Job, now: float, time_of_day: float) -> None:
         try:
-            more = job.run(now)
+            more = job.run(time_of_day)
         except Stopped:
             return
         except Exception as error:
             # A defect, too, must not end maintenance: the other jobs go on.
-            wait = min(_FIRST_RETRY_SECONDS * 2.0**job.failures, _LONGEST_RETRY_SECONDS)
+            wait = min(_FIRST_RETRY_SECONDS * 2.0 ** min(job.failures, 16), _LONGEST_RETRY_SECONDS)
             job.failures += 1
             job.due = now + wait
             job.last_error = str(error) or type(error).__name__
@@ -117,8 +121,8 @@ def _jobs(table: LakeTable, scratch: Path, stop: threading.Event) -> list[Job]:
     def merge(_: float) -> bool:
         return compactor.merge_small() is not None
 
-    def sort(now: float) -> bool:
-        today = datetime.fromtimestamp(now - _DAY_GRACE_SECONDS, UTC).date().isoformat()
+    def sort(time_of_day: float) -> bool:
+        today = datetime.fromtimestamp(time_of_day - _DAY_GRACE_SECONDS, UTC).date().isoformat()
         return compactor.sort_day(today) is not None
 
     def clean(_: float) -> bool:
