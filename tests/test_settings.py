@@ -57,6 +57,7 @@ def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"port": "high"}, "", ["flag --port", "'high'", "integer"]),
         ({"workers": "0"}, "", ["flag --workers", "greater than or equal to 1"]),
         ({}, "port = 70000", ["key port", "70000", "less than or equal to 65535"]),
+        ({"lake": "memory://x"}, "", ["flag --lake", "memory:// is none of s3, "]),
         ({}, "prot = 1", ["vedette.toml", "unknown key prot", "did you mean port"]),
         ({}, "port = = 1", ["vedette.toml", "not valid TOML"]),
     ],

@@ -27,7 +27,7 @@ class SettingsError(ValueError):
     """A setting is wrong. The message names the flag, variable or file key and what is accepted."""
 
 
-LAKE_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "file", "memory")
+LAKE_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "file")
 
 # MLflow's name for it, which users may have set already
 SESSION_BUFFER_VARIABLE = "MLFLOW_ONLINE_SCORING_DEFAULT_SESSION_COMPLETION_BUFFER_SECONDS"
