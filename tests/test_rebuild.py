@@ -18,18 +18,21 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from lake_support import compactor
 from otlp_strategies import fill_attributes
+from power_cut import PowerCut
 from vedette import rebuild
 from vedette.health import Health
 from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Position, Record
 from vedette.intake.segments import frame
 from vedette.lake import arrivals
+from vedette.lake.storage import Storage
 from vedette.lake.table import Lake
 from vedette.pipeline import Tail
 from vedette.processes import write_state
 from vedette.readiness import rebuild_state
 from vedette.rebuild import Rebuild, Stopped
 from vedette.scoring.completion import Completion, completed_after, newest_position
+from vedette.scoring.epochs import Epochs, stored_epochs
 from vedette.settings import Settings
 from vedette.traces.columns import Columns
 from vedette.traces.fold import decoded
@@ -324,12 +327,19 @@ class Written:
 @st.composite
 def histories(draw: st.DrawFn) -> list[Written]:
     found, at = [], NOW
+    reached: int | None = None  # the scorer's cursor
     for fields in draw(st.lists(spans() | start() | other(), min_size=1, max_size=14)):
-        at += draw(st.integers(1, 3))
         kind, body = fields["kind"], fields.get("body", b"")
         rest = {key: value for key, value in fields.items() if key not in ("kind", "body")}
         journal = draw(st.sampled_from(JOURNALS)) if kind in ENGINES else "server"
-        found.append(Written(Record(kind, at, rest, body), journal, draw(st.booleans())))
+        times = 1
+        if kind == "decisions":
+            since, reached = reached, (reached or 0) + 1
+            rest["cursor"] = [since, reached]
+            times = draw(st.sampled_from([1, 2]))  # as when the first isn't confirmed in time
+        for _ in range(times):
+            at += draw(st.integers(1, 3))
+            found.append(Written(Record(kind, at, rest, body), journal, draw(st.booleans())))
     return found
 
 
@@ -471,6 +481,77 @@ def test_quiet_traces_are_complete_and_scorers_begin_after_them(tmp_path: Path) 
     }
     waiting = index.connection().execute("SELECT trace FROM completing").fetchall()
     assert len(waiting) == 1
+
+
+def decided(*records: dict[str, Any]) -> list[Written]:
+    """What a scorer has journaled, a second and a segment each; defaults but for what is given."""
+    defaults = {"scorer": "1/check", "epochs": [], "decisions": [], "counts": [], "put": []}
+    return [
+        Written(Record("decisions", NOW + 1000 * number, {**defaults, **fields}), "engine", True)
+        for number, fields in enumerate(records)
+    ]
+
+
+@pytest.mark.parametrize("in_lake", [0, 1, 2, 3, 4])
+def test_what_a_scorer_counted_counts_once_though_it_was_written_twice(
+    tmp_path: Path, in_lake: int
+) -> None:
+    count = {
+        "epoch": 1,
+        "stratum": -1,
+        "hour_ms": NOW - NOW % 3_600_000,
+        "decision": "not_selected",
+        "units": 5,
+    }
+    first, second = ({"cursor": cursor, "counts": [count]} for cursor in ([None, 8], [8, 9]))
+    plant = Plant(tmp_path, decided(first, first, second, second))
+    plant.commit("engine", in_lake)
+    units = "SELECT units FROM decision_counts"
+    assert plant.index.connection().execute(units).fetchall() == [(10,)]
+    assert plant.rebuild().connection().execute(units).fetchall() == [(10,)]
+
+
+@pytest.mark.parametrize("in_lake", [0, 1, 2])
+def test_what_is_complete_next_is_of_the_newest_epoch(tmp_path: Path, in_lake: int) -> None:
+    """Places were larger in the read model that was lost."""
+    epoch = {"opened_ms": NOW, "version": 1, "filter": None, "strata": [], "reason": "rate"}
+    first = {**epoch, "epoch": 1, "after_position": 0, "rate": 0.1}
+    second = {**epoch, "epoch": 2, "after_position": 1_000_000, "rate": 1.0}
+    written = decided(
+        {"cursor": [None, 1_000_000], "epochs": [first]},
+        {"cursor": [1_000_000, 1_000_001], "epochs": [second]},
+    )
+    plant = Plant(tmp_path, simple("root") + written)
+    plant.commit("engine", in_lake)
+    index = plant.rebuild()
+    epochs = Epochs(stored_epochs(index)["1/check"])
+    assert epochs.at(newest_position(index))[0].number == 2
+
+
+def test_a_commit_that_a_power_cut_left_incomplete_does_not_hinder_a_rebuild(
+    tmp_path: Path,
+) -> None:
+    plant = Plant(tmp_path, simple("root", "root"))
+    before = content(plant.index)
+    plant.half_commit("server", tables=1, gone=False)
+    (commit,) = Path(plant.lake.spans.storage.uri).glob(f"_delta_log/{1:020}.json")
+    commit.write_bytes(commit.read_bytes()[:30])
+    assert content(plant.rebuild()) == before
+
+
+def test_what_a_rebuild_finds_in_the_lake_is_durable_before_it_is_relied_upon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine was killed between a commit and its sync."""
+    power_cut = PowerCut(monkeypatch)
+    plant = Plant(tmp_path, simple("root", "root"))
+    log = Path(plant.lake.spans.storage.uri) / "_delta_log"
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "sync_log", lambda *_: None)
+        plant.half_commit("server", tables=1, gone=False)
+    assert power_cut.unsynced(log)
+    plant.rebuild()
+    assert power_cut.unsynced(log) == set()
 
 
 def test_of_a_compacted_day_only_the_first_arrival_may_differ(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from vedette.intake.records import Position
 from vedette.intake.segments import segment_files
 from vedette.lake.arrivals import Place, count_rows
 from vedette.lake.replay import Replayed, replay
+from vedette.lake.replay_decisions import CountedOnce, without_places
 from vedette.lake.storage import sync_file
 from vedette.lake.table import Lake
 from vedette.scoring.completion import Completion
@@ -111,6 +112,8 @@ class Rebuild:
             self.progress = None
 
     def _run(self, progress: Progress) -> None:
+        for table in self._lake.tables:
+            table.open_durable()  # what is found in it is taken off the journals
         progress.of_rows = sum(map(count_rows, self._lake.tables))
         present = {
             (journal.journal_id, number)
@@ -128,11 +131,12 @@ class Rebuild:
                 if (one.place.journal, one.place.segment) not in present:
                     yield one
 
+        counted = CountedOnce()
         journaled = [_Journaled(journal) for journal in self._journals]
         streams = [of_lake(), *(one.records() for one in journaled)]
         for place, record, spans, _ in heapq.merge(*streams, key=lambda one: one.place):
             last_at = place.at
-            batch.append((record, spans))
+            batch.append((counted.of(record), spans))
             size += max(1, len(spans))
             if size >= _BATCH_ROWS:
                 draft.fold(batch)
@@ -189,11 +193,8 @@ class _Journaled:
             for record, after in found:
                 start = self.position.offset if after.segment == self.position.segment else 0
                 place = Place(record.at, self.journal_id, after.segment, start)
-                fields = dict(record.fields)
-                if record.kind == "decisions":
-                    fields["cursor"] = None
                 self.position = after
-                kept = replace(record, fields=fields)
+                kept = without_places(record) if record.kind == "decisions" else record
                 yield Replayed(place, *decoded(kept))
 
 

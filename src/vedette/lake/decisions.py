@@ -22,6 +22,7 @@ epoch              no unit: the scorer's rate, filter or version changed; ``sett
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -85,15 +86,19 @@ def _decision(key: str, decision: dict[str, Any]) -> dict[str, Any]:
 def _count(key: str, since: int | None, count: dict[str, Any]) -> dict[str, Any]:
     hour = count["hour_ms"] * 1000
     return {
-        "decision_id": _digest(
-            key, "count", since, count["epoch"], count["stratum"], hour, count["decision"]
-        ),
+        "decision_id": count_id(key, since, count),
         "epoch": count["epoch"],
         "stratum": count["stratum"],
         "completed_at": hour,
         "decision": count["decision"],
         "units": count["units"],
     }
+
+
+def count_id(key: str, since: int | None, count: Mapping[str, Any]) -> str:
+    """The ``decision_id`` of a count of scorer ``key``, of units complete after place ``since``."""
+    hour = count["hour_ms"] * 1000
+    return _digest(key, "count", since, count["epoch"], count["stratum"], hour, count["decision"])
 
 
 def _epoch(key: str, epoch: dict[str, Any]) -> dict[str, Any]:

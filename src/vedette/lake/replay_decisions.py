@@ -1,41 +1,80 @@
 """The records that made the ledger's rows: the inverse of `vedette.lake.decisions`.
 
 Places in the order of completion mean nothing in a read model that is made anew: cursors don't come
-back, and epochs that have been closed hold from the beginning.
+back, and epochs that have been closed hold from the beginning. Cursors are also what a record that
+was written twice is known by; without them, its counts are.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from vedette.intake.records import CountRow, DecisionRow, Decisions, EpochRow, Record
 from vedette.lake.arrivals import Arrived
-from vedette.lake.decisions import TIMES
+from vedette.lake.decisions import TIMES, count_id
 from vedette.lake.schemas import DECISIONS_SCHEMA, PARTITION, mlflow_trace_id
 
+_COUNT_IDS = "count_ids"  # of each of ``counts``, its ``decision_id``
+
 DECISION_COLUMNS = [
-    name
-    for name in DECISIONS_SCHEMA.names
-    if name not in ("record_id", "received_at", "decision_id", PARTITION)
+    name for name in DECISIONS_SCHEMA.names if name not in ("record_id", "received_at", PARTITION)
 ]
 
 
 def decisions_record(arrived: Arrived) -> Record:
     """The ``decisions`` record, without its scores: those are rows of annotations."""
     rows = [dict(zip(DECISION_COLUMNS, row, strict=True)) for row in arrived.rows]
+    counts = [row for row in rows if row["unit_id"] is None and row["decision"] != "epoch"]
     fields = Decisions(
         scorer=f"{rows[0]['experiment_id']}/{rows[0]['scorer']}",
         cursor=None,
         epochs=[_epoch(row) for row in rows if row["decision"] == "epoch"],
         decisions=[_decision(row) for row in rows if row["unit_id"] is not None],
-        counts=[
-            _count(row) for row in rows if row["unit_id"] is None and row["decision"] != "epoch"
-        ],
+        counts=[_count(row) for row in counts],
         put=[],
     )
-    return Record("decisions", arrived.place.at, dict(fields))
+    count_ids = [row["decision_id"] for row in counts]
+    return Record("decisions", arrived.place.at, {**fields, _COUNT_IDS: count_ids})
+
+
+def without_places(record: Record) -> Record:
+    """A journaled ``decisions`` record as the ledger would tell it, but with its scores."""
+    fields = record.fields
+    since = (fields["cursor"] or (None, None))[0]
+    changed = {
+        "cursor": None,
+        "epochs": [{**epoch, "after_position": 0} for epoch in fields["epochs"]],
+        _COUNT_IDS: [count_id(fields["scorer"], since, count) for count in fields["counts"]],
+    }
+    return replace(record, fields={**fields, **changed})
+
+
+class CountedOnce:
+    """Leaves out the counts of records that were written a second time, the same.
+
+    That happens when it isn't known whether the first was written, and no other record of the
+    scorer comes in between: it is enough to remember its last counts.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, set[str]] = {}  # by scorer: their ids
+
+    def of(self, record: Record) -> Record:
+        """The record that comes next in the order of arrival, with the counts that are new."""
+        if record.kind != "decisions":
+            return record
+        fields = dict(record.fields)
+        ids, scorer = fields.pop(_COUNT_IDS), fields["scorer"]
+        known = self._last.get(scorer, set())
+        fields["counts"] = [
+            count for count, id_ in zip(fields["counts"], ids, strict=True) if id_ not in known
+        ]
+        if ids:
+            self._last[scorer] = set(ids)
+        return replace(record, fields=fields)
 
 
 def _epoch(row: dict[str, Any]) -> EpochRow:
