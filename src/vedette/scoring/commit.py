@@ -81,7 +81,7 @@ def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decis
     record = _record(progress.scorer.key, (progress.saved, end))
     record["epochs"] = [epoch.row() for epoch in progress.opened]
     record["counts"] = _counts(ready)
-    for batch in ready:
+    for batch in (*ready, *retried):
         if batch.refused is not None:
             record["decisions"] += [
                 verdicts.over_budget(batch.scorer, attempt, batch.refused)
@@ -103,11 +103,11 @@ def _confirm(progress: Progress, verdicts: Verdicts) -> None:
     assert record["cursor"] is not None
     end = record["cursor"][1]
     assert end is not None
-    told = {(one["unit_id"], one["revision"], one["attempts"]) for one in record["decisions"]}
+    told = {(one["unit_id"], one["revision"]) for one in record["decisions"]}
     progress.retried = [
         batch
         for batch in progress.retried
-        if not all((one.unit_id, one.revision, one.number) in told for one in batch.attempts)
+        if not all((one.unit_id, one.revision) in told for one in batch.attempts)
     ]
     if record["decisions"]:
         progress.problem = progress.breaker.reason(time.monotonic())

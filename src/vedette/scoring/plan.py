@@ -62,14 +62,17 @@ class Planner:
         """
         groups: dict[int, list[Progress]] = defaultdict(list)
         for progress in scorers:
+            stopped = progress.allowance.stopped
+            if stopped:
+                self._refuse(progress)
             self._probe(progress)
-            if progress.pause.active or not self._may_go_on(progress):
+            if progress.pause.active:
                 continue
-            room = progress.allowance.calls_now
-            if room is not None and room <= 0 and not progress.allowance.stopped:
-                continue
-            self._retry(progress)
-            if progress.in_flight < _IN_FLIGHT and progress.in_flight_bytes < _IN_FLIGHT_BYTES:
+            if not stopped:
+                if not (self._spending.has_room(progress) and self._may_go_on(progress)):
+                    continue
+                self._retry(progress)
+            if progress.undecided < _IN_FLIGHT and progress.in_flight_bytes < _IN_FLIGHT_BYTES:
                 groups[progress.reached].append(progress)
         started = False
         for position, group in sorted(groups.items()):  # those that are level share what is read
@@ -77,6 +80,15 @@ class Planner:
             if window and self._plan(group, window, position):
                 started = True
         return started
+
+    def _refuse(self, progress: Progress) -> None:
+        """There is no budget: also not for what is due to be tried again, or couldn't be run."""
+        reason = progress.allowance.reason or "There is no budget left."
+        for batch in (*progress.batches, *progress.retried):
+            if batch.trouble:
+                batch.refuse(reason)
+        for attempt in self._due(progress):
+            progress.retried.append(Batch(progress.scorer, 0, attempts=[attempt], refused=reason))
 
     def _probe(self, progress: Progress) -> None:
         """What could not be run is tried again: one batch after a while, then the others."""
@@ -127,12 +139,17 @@ class Planner:
 
     def _retry(self, progress: Progress) -> None:
         """Units whose time has come to be tried again, each in a batch of its own."""
+        self._try_again(progress, self._due(progress))
+
+    def _due(self, progress: Progress) -> Sequence[Attempt]:
         room = _RETRIED - len(progress.retried)
-        if room > 0:
-            key, now_ms = progress.scorer.key, int(time.time() * 1000)
-            self._try_again(progress, self._retries.due(key, now_ms, progress.tried_again, room))
+        if room <= 0:
+            return ()
+        key, now_ms = progress.scorer.key, int(time.time() * 1000)
+        return self._retries.due(key, now_ms, progress.tried_again, room)
 
     def _try_again(self, progress: Progress, attempts: Sequence[Attempt]) -> None:
+        attempts = attempts[: self._spending.take(progress, len(attempts))]
         if not attempts:
             return
         scorer = progress.scorer
@@ -168,10 +185,16 @@ class Planner:
                 progress.pause.begin(time.monotonic())
                 continue
             progress.pause.failures = 0
-            chosen.append((progress, choices, end))
+            selected = sum(choice.decision == SELECTED for choice in choices)
+            self._spending.note_read(progress, end - position, selected)
+            if not progress.allowance.stopped:
+                choices, end = self._affordable(progress, choices, end)
+            if end > position:
+                chosen.append((progress, choices, end))
         wanted = {
             choice.unit.position: choice.unit
-            for _, choices, _ in chosen
+            for progress, choices, _ in chosen
+            if not progress.allowance.stopped
             for choice in choices
             if choice.decision == SELECTED
         }
@@ -181,6 +204,17 @@ class Planner:
             within = end if reached is None else min(end, reached)
             self._submit(progress, [c for c in choices if c.unit.position <= within], found, within)
         return bool(chosen)
+
+    def _affordable(
+        self, progress: Progress, choices: list[Choice], end: int
+    ) -> tuple[list[Choice], int]:
+        """As many of the choices as there is budget for now, and up to which place that is."""
+        places = [one.unit.position for one in choices if one.decision == SELECTED]
+        granted = self._spending.take(progress, len(places))
+        if granted == len(places):
+            return choices, end
+        end = places[granted] - 1
+        return [one for one in choices if one.unit.position <= end], end
 
     def _load(
         self, wanted: Sequence[CompletedUnit], locations: Mapping[str, str]
@@ -208,7 +242,6 @@ class Planner:
         units: list[Unit] = []
         size = 0
         selected = sum(choice.decision == SELECTED for choice in choices)
-        self._spending.note_chosen(progress, selected)
         if progress.allowance.stopped and selected:
             attempts = [_first_attempt(c) for c in choices if c.decision == SELECTED]
             counted = [choice for choice in choices if choice.decision != SELECTED]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from vedette.intake.records import Decisions, Position
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.breaker import Breaker
-from vedette.scoring.budget import Allowance
+from vedette.scoring.budget import UNLIMITED, Allowance
 from vedette.scoring.epochs import Epoch, Epochs
 from vedette.scoring.outcomes import Outcome, Unit
 from vedette.scoring.selection import Choice
@@ -19,7 +19,6 @@ from vedette.scoring.selection import Choice
 logger = logging.getLogger(__name__)
 
 _NOWHERE = Position(0, 0)
-_UNLIMITED = Allowance(factor=1.0, calls_now=None, reason=None)
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 600.0  # seconds
 
@@ -82,6 +81,10 @@ class Batch:
             return str(error)
         held = [outcome.hold for outcome in self.future.result() if outcome.hold is not None]
         return held[0].message if held else None
+
+    def refuse(self, reason: str) -> None:
+        """It isn't run: there is no budget for it."""
+        self.units, self.future, self.refused = (), None, reason
 
     @property
     def outcomes(self) -> Iterator[tuple[Attempt, Outcome]]:
@@ -149,7 +152,7 @@ class Progress:
     opened: list[Epoch] = field(default_factory=list)
     pause: Pause = field(default_factory=Pause)
     breaker: Breaker = field(default_factory=Breaker)
-    allowance: Allowance = field(default=_UNLIMITED)
+    allowance: Allowance = field(default=UNLIMITED)
     hint: str | None = None
     journaled: Position = field(default=_NOWHERE)
     unconfirmed: Decisions | None = None
@@ -163,6 +166,11 @@ class Progress:
     def in_flight(self) -> int:
         """Units that are being scored."""
         return sum(len(batch.units) for batch in self.batches)
+
+    @property
+    def undecided(self) -> int:
+        """Units that were selected, and of which no decision is on disk."""
+        return sum(len(batch.attempts) for batch in self.batches)
 
     @property
     def in_flight_bytes(self) -> int:

@@ -148,7 +148,6 @@ class Scoring:
         except ControlUnavailable:
             commit(self._journal, known.values(), self._verdicts)  # that needs no scorers
             raise
-        self._spending.limit(known)
         self._adopt(known, active, newest)
         # Before units complete: where a new scorer begins must be on disk by then
         committed = commit(self._journal, known.values(), self._verdicts, dropped=self._left)
@@ -163,7 +162,7 @@ class Scoring:
         started = self._planner.start(known.values())
         self._pools.retire_idle()
         self._snapshot = [
-            (key, *(one.scorer.sample_rate, one.cursor, one.in_flight), self._retries.count(key),
+            (key, *(_rate(one), one.cursor, one.in_flight), self._retries.count(key),
              one.problem, one.allowance.reason or one.hint)
             for key, one in known.items()
         ]  # fmt: skip
@@ -251,6 +250,9 @@ class Scoring:
                 progress.problem = None
                 progress.pause.until = None
                 progress.breaker.reset(time.monotonic())
+        self._spending.limit(known, newest)
+        for key, scorer in valid.items():
+            progress = known[key]
             opened = progress.epochs.follow(
                 scorer,
                 progress.allowance.factor or 1.0,
@@ -279,6 +281,12 @@ class Scoring:
         if pending:
             wait(pending, _WAIT_SECONDS, FIRST_COMPLETED)
         return bool(pending)
+
+
+def _rate(progress: Progress) -> float:
+    """The rate that holds now."""
+    epoch = progress.epochs.current
+    return progress.scorer.sample_rate if epoch is None else epoch.rate
 
 
 def _follows_annotations(scorer: ActiveScorer) -> bool:

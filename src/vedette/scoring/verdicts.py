@@ -88,7 +88,7 @@ class Verdicts:
         """The decision on a unit that there is no budget to score."""
         decided = _decision(scorer, attempt, "budget", int(time.time() * 1000))
         decided["error_code"], decided["error"] = "BUDGET", reason
-        decided["attempts"] = 0
+        decided["attempts"], decided["first_attempt_ms"] = attempt.number - 1, attempt.first_ms
         return decided
 
     def journaled(self, scorer: str, decisions: Sequence[DecisionRow]) -> None:
