@@ -247,10 +247,7 @@ class Scoring:
             progress = known.get(key) or self._begin(scorer, newest)
             known[key] = progress
             if progress.scorer != scorer:
-                progress.scorer = scorer
-                progress.problem = None
-                progress.pause.until = None
-                progress.breaker.reset(time.monotonic())
+                progress.take_over(scorer)
             opened = progress.epochs.follow(
                 scorer,
                 progress.allowance.factor or 1.0,
