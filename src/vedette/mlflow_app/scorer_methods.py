@@ -27,6 +27,7 @@ from vedette.client.self_contained import check_stored
 from vedette.mlflow_app.filter_position import require_filter
 from vedette.mlflow_app.plane import TracePlane
 from vedette.scoring.active import BUDGET_TAG, STRATA_TAG
+from vedette.scoring.judges import call_objection
 
 _NOT_FOUND = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 _registering = threading.Lock()  # MLflow reads the highest version, then adds the next
@@ -47,8 +48,8 @@ class ScorerMethods:
         """As MLflow's, which fails on what isn't a serialized scorer and takes any function.
 
         Raises:
-            MlflowException: INVALID_PARAMETER_VALUE, it isn't one, or holds a function that can't
-                run from its text alone.
+            MlflowException: INVALID_PARAMETER_VALUE, it isn't one, holds a function that can't run
+                from its text alone, or would send the engine's keys to an address of its own.
         """
         try:
             data = json.loads(serialized_scorer)
@@ -57,6 +58,8 @@ class ScorerMethods:
             raise MlflowException.invalid_parameter_value(
                 f"serialized_scorer is not one that MLflow's Scorer.model_dump() has made: {error}"
             ) from error
+        if objection := call_objection(data):
+            raise MlflowException.invalid_parameter_value(objection)
         for function in _functions(data):
             _require_self_contained(name, function)
         with _registering:

@@ -246,10 +246,7 @@ class Scoring:
             progress = known.get(key) or self._begin(scorer, newest)
             known[key] = progress
             if progress.scorer != scorer:
-                progress.scorer = scorer
-                progress.problem = None
-                progress.pause.until = None
-                progress.breaker.reset(time.monotonic())
+                progress.take_over(scorer)
         self._spending.limit(known, newest)
         for key, scorer in valid.items():
             progress = known[key]
