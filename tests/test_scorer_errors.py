@@ -9,6 +9,7 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.genai.judges import make_judge
 from mlflow.genai.scorers import (
     Safety,
     ScorerSamplingConfig,
@@ -34,6 +35,19 @@ pytestmark = pytest.mark.usefixtures("experiment")
 
 def sampling(rate: Any = None, filter_string: str | None = None) -> ScorerSamplingConfig:
     return ScorerSamplingConfig(sample_rate=rate, filter_string=filter_string)
+
+
+def test_a_judge_that_would_have_keys_sent_elsewhere_is_refused() -> None:
+    thief = make_judge(
+        name="thief",
+        instructions="Is {{ outputs }} nice?",
+        model="groq:/x",
+        inference_params={"temperature": 0.0, "api_base": "https://example.com"},
+    )
+    with pytest.raises(MlflowException, match="sets 'api_base' for its model") as caught:
+        thief.register()
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert list_scorers() == []
 
 
 @pytest.mark.parametrize("rate", [0, -0.1, "half", None])

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vedette.scoring.backoff import GIVE_UP_SECONDS, LONGEST_SECONDS, given_up, next_try
+from vedette.scoring.backoff import (
+    GIVE_UP_SECONDS,
+    LONGEST_SECONDS,
+    duration,
+    given_up,
+    next_try,
+)
 from vedette.scoring.outcomes import Retry
 
 BUSY = Retry("RATE_LIMITED", "slow down", None)
@@ -24,12 +30,21 @@ def test_a_replay_comes_to_the_same_time(unit: str, attempt: int, now: float) ->
     assert now <= first <= now + min(LONGEST_SECONDS, 5.0 * 2 ** min(attempt - 1, 20)) + 1e-6
 
 
-@given(after=st.floats(0, DAY / 2), attempt=st.integers(1, 50))
+@given(after=st.floats(0, DAY), attempt=st.integers(1, 50))
 def test_never_before_the_provider_wants_it(after: float, attempt: int) -> None:
     at = next_try("a", attempt, 0.0, 0.0, Retry("RATE_LIMITED", "", after))
 
     assert at is not None
     assert at >= after
+
+
+@given(failed=st.floats(0, DAY - 1), after=st.none() | st.floats(0, 10 * DAY))
+def test_within_24_hours_there_is_always_another_try(failed: float, after: float | None) -> None:
+    at = next_try("a", 1, 0.0, failed, Retry("RATE_LIMITED", "", after))
+
+    assert at is not None
+    assert failed <= at <= GIVE_UP_SECONDS
+    assert next_try("a", 2, 0.0, DAY, BUSY) is None
 
 
 @given(unit=st.text())
@@ -41,10 +56,17 @@ def test_for_24_hours_and_not_longer(unit: str) -> None:
 
     assert now > GIVE_UP_SECONDS - LONGEST_SECONDS
     assert 100 < attempt < 400
-    code, message = given_up(BUSY, attempt)
+    code, message = given_up(BUSY, attempt, now)
     assert code == "RATE_LIMITED"
-    assert "24 hours" in message
+    assert f"after {attempt} attempts in 24 h" in message
     assert "slow down" in message
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(29.4, "29 s"), (1500.0, "25 min"), (40_000.0, "11.1 h"), (DAY, "24 h")]
+)
+def test_durations_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
 
 
 def test_units_that_failed_together_do_not_come_back_together() -> None:

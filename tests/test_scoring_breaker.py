@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vedette.scoring.answers import failed_row
 from vedette.scoring.breaker import (
+    CERTAIN_WAIT,
     FIRST_WAIT,
     IN_A_ROW,
     LONGEST_WAIT,
-    PROBE_LOST_AFTER,
     Breaker,
     Problem,
     State,
@@ -23,6 +24,7 @@ from vedette.scoring.outcomes import Hold, Outcome, Retry
 DOWN = Problem("UNAVAILABLE", "openai:/gpt answered 503")
 BUSY = Problem("RATE_LIMITED", "openai:/gpt asks to slow down")
 NO_KEY = Problem("NO_API_KEY", "Set OPENAI_API_KEY", certain=True)
+TOMORROW = Problem("RATE_LIMITED", "that was it for today", certain=True, after_seconds=40_000.0)
 
 
 def tripped(problem: Problem = DOWN, now: float = 0.0) -> Breaker:
@@ -36,24 +38,41 @@ def tripped(problem: Problem = DOWN, now: float = 0.0) -> Breaker:
 def test_failures_in_a_row_pause_the_scorer_and_it_says_why() -> None:
     breaker = Breaker()
     for _ in range(IN_A_ROW - 1):
-        assert not breaker.record(DOWN, 0.0)
-    assert breaker.allows(0.0)
+        breaker.record(DOWN, 0.0)
+    assert breaker.state is State.CLOSED
     assert breaker.reason(0.0) is None
 
-    assert breaker.record(DOWN, 0.0)
+    breaker.record(DOWN, 0.0)
 
-    assert not breaker.allows(1.0)
+    assert breaker.state is State.OPEN
     assert breaker.reason(1.0) == (
         "Paused; one is tried in 29 s. The last problem: openai:/gpt answered 503 (UNAVAILABLE)"
     )
+    assert "the next one is tried" in (breaker.reason(FIRST_WAIT) or "")
+    breaker.probing()
+    assert "trying one now" in (breaker.reason(FIRST_WAIT) or "")
 
 
-def test_what_is_certain_pauses_at_once() -> None:
+def test_what_is_certain_pauses_at_once_and_is_soon_tried() -> None:
     breaker = Breaker()
     breaker.record(NO_KEY, 0.0)
 
     assert breaker.state is State.OPEN
     assert "Set OPENAI_API_KEY" in (breaker.reason(0.0) or "")
+    assert not breaker.wants_probe(CERTAIN_WAIT - 0.1)
+    assert breaker.wants_probe(CERTAIN_WAIT)
+
+
+def test_not_before_the_provider_wants_it() -> None:
+    breaker = Breaker()
+    breaker.record(TOMORROW, 0.0)
+
+    assert not breaker.wants_probe(39_999.0)
+    assert "one is tried in 11.1 h" in (breaker.reason(0.0) or "")
+    breaker.probing()
+    breaker.probed(TOMORROW, 40_000.0)
+    assert not breaker.wants_probe(79_999.0)
+    assert breaker.wants_probe(80_000.0)
 
 
 def test_an_occasional_failure_does_not_pause() -> None:
@@ -80,50 +99,46 @@ def test_slow_down_is_first_for_the_pace_to_follow() -> None:
     assert breaker.state is State.OPEN
 
 
-def test_one_probe_closes_it_or_doubles_the_wait() -> None:
-    breaker = tripped()
-    now, wait = 0.0, FIRST_WAIT
-    for _ in range(10):
-        assert not breaker.allows(now + wait - 0.1)
+@pytest.mark.parametrize(("problem", "first"), [(DOWN, FIRST_WAIT), (NO_KEY, CERTAIN_WAIT)])
+def test_one_probe_closes_it_or_doubles_the_wait(problem: Problem, first: float) -> None:
+    breaker = tripped(problem)
+    now, wait = 0.0, first
+    for _ in range(12):
+        assert not breaker.wants_probe(now + wait - 0.1)
         now += wait
-        assert breaker.allows(now)
-        assert not breaker.allows(now)  # one
-        breaker.record(DOWN, now)
+        assert breaker.wants_probe(now)
+        breaker.probing()
+        assert not breaker.wants_probe(now)  # one
+        breaker.probed(problem, now)
         wait = min(LONGEST_WAIT, wait * 2)
     assert wait == LONGEST_WAIT
 
-    assert breaker.allows(now + wait)
-    breaker.record(None, now + wait)
+    breaker.probing()
+    breaker.probed(None, now + wait)
     assert breaker.state is State.CLOSED
-    assert breaker.allows(now + wait)
 
     for _ in range(IN_A_ROW):
-        breaker.record(DOWN, now)
-    assert breaker.allows(now + FIRST_WAIT)  # it begins anew
+        breaker.record(problem, now)
+    assert breaker.wants_probe(now + first)  # it begins anew
 
 
 def test_what_was_under_way_changes_nothing() -> None:
     breaker = tripped()
     breaker.record(None, 1.0)
-    breaker.record(DOWN, 2.0)
+    breaker.record(NO_KEY, 2.0)
 
-    assert not breaker.allows(FIRST_WAIT - 1)
-    assert breaker.allows(FIRST_WAIT)
-
-
-def test_a_probe_that_was_not_made_or_is_lost_is_made_again() -> None:
-    breaker = tripped()
-    assert breaker.allows(FIRST_WAIT)
-    breaker.probe_not_made(FIRST_WAIT)
-    assert breaker.allows(FIRST_WAIT)
-    assert not breaker.allows(FIRST_WAIT + PROBE_LOST_AFTER)
-    assert breaker.allows(FIRST_WAIT + PROBE_LOST_AFTER + 1)
+    assert breaker.problem == DOWN
+    assert not breaker.wants_probe(FIRST_WAIT - 1)
+    assert breaker.wants_probe(FIRST_WAIT)
+    breaker.probing()
+    breaker.record(None, 40.0)
+    assert breaker.state is State.HALF_OPEN
 
 
 def test_a_new_version_begins_anew() -> None:
     breaker = tripped(NO_KEY)
-    breaker.reset(5.0)
-    assert breaker.allows(5.0)
+    breaker.reset()
+    assert breaker.state is State.CLOSED
     assert breaker.reason(5.0) is None
 
 
@@ -132,38 +147,40 @@ def failed(code: str) -> Outcome:
 
 
 def test_what_counts_against_a_scorer() -> None:
-    held = Outcome("t", [], 1.0, hold=Hold("NO_API_KEY", "m"))
+    held = Outcome("t", [], 1.0, hold=Hold("RATE_LIMITED", "m", 3600.0))
     again = Outcome("t", [], 1.0, retry=Retry("TIMEOUT", "m", None))
     fine = Outcome("t", [], 1.0)
 
-    assert problem_of(held) == Problem("NO_API_KEY", "m", certain=True)
+    assert problem_of(held) == Problem("RATE_LIMITED", "m", certain=True, after_seconds=3600.0)
     assert problem_of(again) == Problem("TIMEOUT", "m")
     assert problem_of(fine) is None
-    assert problem_of(failed("BAD_ANSWER")) == Problem("BAD_ANSWER", "m")
+    for code in ("BAD_ANSWER", "PROVIDER_REFUSED", "SCORER_TIMEOUT", "SCORER_CRASHED"):
+        assert problem_of(failed(code)) == Problem(code, "m")
     for of_the_unit in ("SCORER_ERROR", "CONTENT_FILTERED", "CONTEXT_TOO_LONG", "REFUSED"):
         assert problem_of(failed(of_the_unit)) is None
 
 
 events = st.lists(
-    st.tuples(st.sampled_from([None, DOWN, BUSY, NO_KEY, "ask"]), st.floats(0, 1000)), max_size=200
+    st.tuples(st.sampled_from([None, DOWN, BUSY, NO_KEY]), st.floats(0, 1000)), max_size=200
 )
 
 
 @given(events)
 def test_whatever_happens_it_asks_seldom_and_never_stays_shut(
-    happenings: list[tuple[Problem | str | None, float]],
+    happenings: list[tuple[Problem | None, float]],
 ) -> None:
-    breaker, now, probes = Breaker(), 0.0, []
-    for what, pause in happenings:
-        now += pause
-        if what == "ask":
-            before = breaker.state
-            if breaker.allows(now) and before is not State.CLOSED:
-                probes.append(now)
+    breaker, now = Breaker(), 0.0
+    probes: list[float] = []
+    for problem, seconds in happenings:
+        now += seconds
+        if breaker.wants_probe(now):
+            probes.append(now)
+            breaker.probing()
+            breaker.probed(problem, now)
         else:
-            assert not isinstance(what, str)
-            if breaker.record(what, now) and breaker.state is State.CLOSED:
-                probes.clear()
+            breaker.record(problem, now)
+        if breaker.state is State.CLOSED:
+            probes.clear()
         assert (breaker.reason(now) is None) == (breaker.state is State.CLOSED)
-    assert all(b - a >= FIRST_WAIT for a, b in pairwise(probes))
-    assert breaker.allows(now + PROBE_LOST_AFTER + 1)
+    assert all(b - a >= CERTAIN_WAIT - 1e-6 for a, b in pairwise(probes))
+    assert breaker.state is State.CLOSED or breaker.wants_probe(now + LONGEST_WAIT)

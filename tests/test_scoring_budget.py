@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
+import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vedette.scoring.budget import (
@@ -13,30 +13,33 @@ from vedette.scoring.budget import (
     RAISE_AFTER_SECONDS,
     Allowance,
     Cap,
+    Room,
     Spent,
+    UnitCost,
     allow,
-    unpriced,
 )
+from vedette.scoring.epochs import Epoch, Epochs
+from vedette.scoring.told import scorer_warnings
 
 DAY = 24 * 3600.0
+CENT = UnitCost(calls=1.0, dollars=0.01)
 
 
-def spent(**what: float | None) -> Spent:
+def spent(**what: float) -> Spent:
     """Ten calls a minute of a cent each, at noon, if nothing else is said."""
-    values: dict[str, float | None] = {
-        "dollars_today": 0.0,
-        "calls_last_minute": 0,
-        "calls_under_way": 0,
-        "dollars_per_call": 0.01,
-        "calls_per_minute_at_full_rate": 10.0,
-        "calls_left_today_at_full_rate": 7200.0,
-        **what,
-    }
-    return Spent(**values)  # type: ignore[arg-type]
+    return Spent(**{"dollars_to_come": 72.0, "calls_per_minute": 10.0, **what})
 
 
-def at_noon(cap: Cap, used: Spent, factor_now: float = 1.0, changed_at: float = 0.0) -> Allowance:
-    return allow([(cap, used)], factor_now, changed_at=changed_at, day_began_at=0.0, now=DAY / 2)
+def at_noon(
+    cap: Cap,
+    used: Spent,
+    factor_now: float = 1.0,
+    changed_at: float = 0.0,
+    each: UnitCost = CENT,
+) -> Allowance:
+    return allow(
+        [(cap, used)], each, factor_now, changed_at=changed_at, day_began_at=0.0, now=DAY / 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,8 @@ def at_noon(cap: Cap, used: Spent, factor_now: float = 1.0, changed_at: float = 
         (36.0, 0.0, 0.5),
         (35.9, 0.0, 0.25),
         (40.0, 30.0, 0.125),
-        (40.0, 39.999, LOWEST),
+        (40.0, 39.5, 2**-8),
+        (40.0, 39.995, 0.0),  # less than a unit costs
         (40.0, 40.0, 0.0),
         (40.0, 41.0, 0.0),
         (0.0, 0.0, 0.0),
@@ -66,33 +70,80 @@ def test_the_rest_of_the_day_is_made_to_fit(
         assert f"of {dollars:.2f} dollars" in (allowance.reason or "")
 
 
-def test_what_is_under_way_counts_as_spent() -> None:
-    allowance = at_noon(Cap(dollars_per_day=40.0), spent(dollars_today=39.0, calls_under_way=100))
-    assert allowance.stopped
+@pytest.mark.parametrize("each", [UnitCost(), CENT])
+@pytest.mark.parametrize("used", [1.0, 1.5])
+def test_a_day_that_is_spent_is_spent_whether_prices_are_known_or_not(
+    each: UnitCost, used: float
+) -> None:
+    assert at_noon(Cap(dollars_per_day=1.0), Spent(dollars_today=used), each=each).stopped
 
 
-@pytest.mark.parametrize(("cap", "factor"), [(10, 1.0), (9, 0.5), (5, 0.5), (1, 0.0625)])
+def test_what_is_under_way_leaves_no_room_but_is_not_spent_yet() -> None:
+    cap, used = Cap(dollars_per_day=40.0), spent(dollars_today=39.0, dollars_under_way=1.0)
+    assert not at_noon(cap, used).stopped
+    room = Room.under(cap, used, 1.0, DAY)
+    assert room.units(CENT) < 1
+    assert "under way" in (room.why_full(cap, used, CENT) or "")
+
+
+@pytest.mark.parametrize(("cap", "factor"), [(10, 1.0), (9, 0.5), (5, 0.5), (1, 0.0625), (0, 0.0)])
 def test_calls_a_minute_lower_the_rate_too(cap: float, factor: float) -> None:
     allowance = at_noon(Cap(calls_per_minute=cap), spent())
 
     assert allowance.factor == factor
-    assert allowance.calls_now == cap
     if factor < 1:
-        assert "10 calls a minute" in (allowance.reason or "")
+        assert f"{cap} " in f"{allowance.reason} ".replace(".", " ")
+
+
+@pytest.mark.parametrize(
+    ("cap", "calls_of_unit", "window"),
+    [
+        (10, 1, (10, 60.0)),
+        (2.5, 1, (3, 72.0)),
+        (0.1, 1, (1, 600.0)),
+        (2, 3, (3, 90.0)),
+        (0, 1, (0, 60.0)),
+        (None, 1, (math.inf, 60.0)),
+    ],
+)
+def test_windows_hold_whole_calls_and_whole_units(
+    cap: float | None, calls_of_unit: float, window: tuple[float, float]
+) -> None:
+    assert Cap(calls_per_minute=cap).window(calls_of_unit) == pytest.approx(window)
+
+
+@given(cap=st.floats(1e-3, 1e6), calls_of_unit=st.floats(1, 20))
+def test_a_window_that_is_free_has_room_for_a_unit_and_keeps_the_cap(
+    cap: float, calls_of_unit: float
+) -> None:
+    limit = Cap(calls_per_minute=cap)
+    calls, seconds = limit.window(calls_of_unit)
+    assert calls / seconds * 60 == pytest.approx(cap)
+    assert Room.under(limit, Spent(), calls_of_unit, seconds).units(UnitCost(calls_of_unit)) >= 1
 
 
 def test_calls_a_minute_are_kept_to_the_second() -> None:
-    used = spent(calls_last_minute=6, calls_under_way=3)
-    assert at_noon(Cap(calls_per_minute=10), used).calls_now == 1
-    used = spent(calls_last_minute=60, calls_under_way=3)
-    assert at_noon(Cap(calls_per_minute=10), used).calls_now == 0
+    cap = Cap(calls_per_minute=10)
+    assert Room.under(cap, Spent(calls=9), 1.0, DAY).units(UnitCost()) == 1
+    room = Room.under(cap, Spent(calls=2), 1.0, DAY)
+    room.take(3, UnitCost(calls=2.0))
+    assert room.units(UnitCost()) == 2
+    assert Room.under(cap, Spent(calls=63), 1.0, DAY).units(UnitCost()) < 0
+
+
+def test_a_minute_of_which_only_a_part_is_known_has_that_part_of_the_calls() -> None:
+    cap = Cap(calls_per_minute=10)
+    assert Room.under(cap, Spent(), 1.0, 0.0).units(UnitCost()) == 0
+    assert Room.under(cap, Spent(calls=1), 1.0, 30.0).units(UnitCost()) == 4
+    assert "10 a minute" in (Room(0).why_full(cap, Spent(), UnitCost()) or "")
 
 
 def test_the_tightest_cap_counts() -> None:
     own, of_all = Cap(dollars_per_day=1000.0), Cap(dollars_per_day=10.0)
     allowance = allow(
         [(own, spent()), (of_all, spent(dollars_today=10.0))],
-        *(1.0,),
+        CENT,
+        1.0,
         changed_at=0.0,
         day_began_at=0.0,
         now=1.0,
@@ -101,14 +152,21 @@ def test_the_tightest_cap_counts() -> None:
 
 
 def test_up_one_step_with_room_to_spare_and_after_a_while() -> None:
-    enough = spent(calls_left_today_at_full_rate=100.0)
+    enough = spent(dollars_to_come=1.0)
     cap = Cap(dollars_per_day=10.0)
     now = DAY / 2
 
     assert at_noon(cap, enough, 0.125, now - RAISE_AFTER_SECONDS + 1).factor == 0.125
     assert at_noon(cap, enough, 0.125, now - RAISE_AFTER_SECONDS).factor == 0.25
-    just = spent(calls_left_today_at_full_rate=2000.0)  # 20 dollars: a half fits, just so
+    assert at_noon(cap, enough, 0.5, now - RAISE_AFTER_SECONDS).factor == 1.0
+    just = spent(dollars_to_come=20.0)  # a half fits, just so
     assert at_noon(cap, just, 0.25).factor == 0.25
+
+
+def test_a_lowered_rate_always_has_a_reason() -> None:
+    idle = spent(dollars_to_come=0.0, calls_per_minute=0.0)
+    allowance = at_noon(Cap(dollars_per_day=10.0), idle, 0.25, DAY / 2)
+    assert (allowance.factor, bool(allowance.reason)) == (0.25, True)
 
 
 def test_stopped_until_the_new_day_or_another_cap() -> None:
@@ -118,52 +176,59 @@ def test_stopped_until_the_new_day_or_another_cap() -> None:
     assert at_noon(cap, spent(), 0.0, changed_at=-1.0).factor == 0.125  # yesterday's
 
 
-def test_without_a_price_dollars_cannot_be_kept_and_it_says_so() -> None:
-    used = spent(dollars_per_call=None)
-    assert at_noon(Cap(dollars_per_day=1.0), used).factor == 1.0
-    assert "price" in (unpriced(Cap(dollars_per_day=1.0), used) or "")
-    assert unpriced(Cap(calls_per_minute=1.0), used) is None
-
-
-@settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 2**32),
-    cap=st.floats(0.5, 200.0),
-    per_minute=st.floats(1.0, 60.0),
-    latency=st.integers(1, 20),
+    cap=st.floats(0.0, 1e6),
+    used=st.floats(0.0, 1e6),
+    to_come=st.floats(0.0, 1e9),
+    each=st.floats(1e-9, 10.0),
+    factor_now=st.sampled_from([1.0, 0.5, 2.0**-10, 0.0]),
 )
-def test_days_of_traffic_never_pass_the_cap_by_more_than_what_was_under_way(
-    seed: int, cap: float, per_minute: float, latency: int
+def test_no_unit_is_waited_for_that_can_not_be_paid(
+    cap: float, used: float, to_come: float, each: float, factor_now: float
 ) -> None:
-    chance = random.Random(seed)
-    factor, changed_at, changes = 1.0, float("-inf"), 0
-    for day in range(2):
-        dollars, calls, peak, under_way, minutes = 0.0, 0, 0, [], 24 * 6
-        for tenth in range(minutes):  # steps of ten minutes
-            now = day * DAY + tenth * 600.0
-            ended = [cost for at, cost in under_way if at <= now]
-            under_way = [(at, cost) for at, cost in under_way if at > now]
-            dollars, calls = dollars + sum(ended), calls + len(ended)
-            each = dollars / calls if calls else 0.01
-            used = Spent(
-                *(dollars, len(ended), len(under_way), each, per_minute),
-                calls_left_today_at_full_rate=per_minute * 10 * (minutes - tenth),
-            )
-            allowance = allow(
-                [(Cap(dollars_per_day=cap), used)],
-                factor,
-                changed_at=changed_at,
-                day_began_at=day * DAY,
-                now=now,
-            )
-            if allowance.factor != factor:
-                factor, changed_at, changes = allowance.factor, now, changes + 1
-            assert allowance.calls_now is not None
-            wanted = sum(chance.random() < factor for _ in range(int(per_minute * 10)))
-            for _ in range(min(wanted, allowance.calls_now)):
-                under_way.append((now + latency * 60.0, chance.uniform(0.0, 0.02)))
-            peak = max(peak, len(under_way))
-            assert dollars <= cap + 0.02 * peak  # no call is dearer
-        if day == 1:
-            assert calls > 0  # it went on in the morning
-    assert changes <= 60
+    """Either there is room as soon as nothing is under way, or the day is over."""
+    limit = Cap(dollars_per_day=cap)
+    used_up = Spent(dollars_today=used, dollars_to_come=to_come)
+    cost = UnitCost(dollars=each)
+    allowance = at_noon(limit, used_up, factor_now, each=cost)
+    room = Room.under(limit, used_up, 1.0, DAY)
+    assert allowance.stopped or room.units(cost) >= 1 - 1e-9
+    assert allowance.stopped or LOWEST <= allowance.factor <= 1.0
+
+
+def epochs(rate: float) -> Epochs:
+    return Epochs([Epoch(1, 0, 0, 1, rate, None, (), "started")])
+
+
+@pytest.mark.parametrize(
+    ("last", "rate", "factor"),
+    [
+        (0.05, 0.2, 0.25),
+        (0.2, 0.2, 1.0),
+        (0.2, 0.05, 1.0),
+        (0.1, 0.3, 1.0),
+        (0.3 / 1024, 0.3, LOWEST * 1024),
+    ],
+)
+def test_what_a_budget_left_is_read_from_the_last_epoch(
+    last: float, rate: float, factor: float
+) -> None:
+    assert epochs(last).factor(rate) == factor
+    assert Epochs().factor(rate) == 1.0
+
+
+def told(**state: object) -> list[str]:
+    known = {"problem": None, "note": None, "lag_seconds": 0.0, "in_flight": 3, "retrying": 4}
+    return list(scorer_warnings({"1/nice": {**known, **state}}))
+
+
+def test_who_is_behind_is_told_whatever_else_is_told() -> None:
+    assert told() == []
+    assert told(lag_seconds=300.0) == []
+    (behind,) = told(lag_seconds=301.0)
+    assert "1/nice is 301 s behind" in behind
+    assert "3 units are being scored, 4 wait" in behind
+    lines = told(lag_seconds=400.0, note="3.00 of 3.00 dollars are spent today.", problem="No key.")
+    assert lines[0] == "scorer 1/nice waits: No key."
+    assert "dollars" in lines[1]
+    assert "400 s behind" in lines[2]

@@ -151,6 +151,42 @@ def test_a_model_that_hangs_holds_up_no_other_and_no_code_scorer(
     assert {outcome.retry and outcome.retry.code for outcome in stuck.result(60)} == {"TIMEOUT"}
 
 
+def test_more_models_that_hang_than_there_is_room_for_hold_up_no_other(
+    pool: JudgePool, llm: FakeLLM
+) -> None:
+    llm.answer = lambda request: Reply(seconds=100.0 if "slow" in request.payload["model"] else 0.0)
+    units = [unit(number) for number in range(32)]
+    stuck = [
+        pool.submit(judge("stuck", model=f"openai:/slow-{number}", timeout=8), units)
+        for number in range(6)  # there is room for four
+    ]
+    deadline = time.monotonic() + 5
+    while sum(pool.state()[f"openai:/slow-{n}"]["under_way"] for n in range(6)) < 128:
+        assert time.monotonic() < deadline, pool.state()
+        time.sleep(0.05)
+
+    assert values(run(pool, judge(), *range(10))) == ["yes"] * 10
+    assert not any(future.done() for future in stuck)
+    for future in stuck:
+        assert {one.retry and one.retry.code for one in future.result(60)} == {"TIMEOUT"}
+
+
+def test_what_is_not_yet_asked_can_be_taken_back(pool: JudgePool, llm: FakeLLM) -> None:
+    llm.reset(Reply(seconds=1.0))
+    futures = [pool.submit(judge(), [unit(number)]) for number in range(40)]
+    deadline = time.monotonic() + 10
+    while llm.in_flight < 32:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+    taken_back = [future.cancel() for future in futures]
+
+    assert taken_back == [False] * 32 + [True] * 8
+    assert [values(future.result(30)) for future in futures[:32]] == [["yes"]] * 32
+    assert values(run(pool, judge(), 41)) == ["yes"]
+    assert len(llm.requests) == 33
+
+
 def test_what_hangs_ends_at_the_time_limit(pool: JudgePool, llm: FakeLLM) -> None:
     for reply in (Reply(seconds=100.0), Reply(breaks="drip")):
         llm.reset(reply)
@@ -203,15 +239,20 @@ def test_asked_to_slow_down_nobody_asks_that_model(
 def test_a_long_wait_is_left_to_the_caller(pool: JudgePool, llm: FakeLLM) -> None:
     llm.reset(Reply(status=429, headers={"Retry-After": "3600"}))
     scorer = judge(model="openai:/tomorrow")
-    run(pool, scorer, 1)
+    [asked] = run(pool, scorer, 1)
+    assert asked.retry is None
+    assert asked.hold is not None
+    assert asked.hold.after_seconds == 3600.0
     llm.reset()
 
     outcomes = run(pool, scorer, 2, 3)
 
     assert llm.requests == []
     for outcome in outcomes:
-        assert outcome.retry is not None
-        assert outcome.retry.after_seconds == pytest.approx(3600, abs=30)
+        assert outcome.hold is not None
+        assert outcome.hold.code == "RATE_LIMITED"
+        assert outcome.hold.after_seconds == pytest.approx(3600, abs=30)
+        assert "openai:/tomorrow asked to wait 60 min" in outcome.hold.message
 
 
 def test_tokens_of_a_useless_answer_are_paid_too(pool: JudgePool, llm: FakeLLM) -> None:
@@ -307,6 +348,21 @@ def test_source_code_does_not_run_here(pool: JudgePool, llm: FakeLLM, tmp_path: 
         assert outcome.hold.code in {"REFUSED", "NOT_LOADED"}
         assert hint in outcome.hold.message or outcome.hold.code == "NOT_LOADED"
     assert not proof.exists()
+    assert llm.requests == []
+
+
+def test_a_judge_does_not_say_where_the_keys_are_sent(pool: JudgePool, llm: FakeLLM) -> None:
+    stolen = judge(model="groq:/x")
+    stolen.definition["instructions_judge_pydantic_data"]["inference_params"] = {
+        "temperature": 0.0,
+        "model": "openai/gpt-4o",
+        "api_base": llm.url,
+    }
+    [outcome] = run(pool, ActiveScorer("1", "x", 1, json.dumps(stolen.definition), 1.0), 1)
+
+    assert outcome.hold is not None
+    assert outcome.hold.code == "REFUSED"
+    assert "sets 'model', 'api_base' for its model" in outcome.hold.message
     assert llm.requests == []
 
 

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from mlflow.genai.judges import make_judge
 from mlflow.genai.scorers import Guidelines, RegexMatch
 
-from judge_support import MODEL, active
+from judge_support import MODEL, active, judge, unit
 from scoring_support import code
 from vedette.scoring.endpoints import Endpoint
 from vedette.scoring.judge_environment import judge_environment
-from vedette.scoring.judges import asks_model, has_code, models, refusal
+from vedette.scoring.judge_queue import JudgeQueue
+from vedette.scoring.judges import asks_model, call_objection, has_code, models, refusal
+from vedette.scoring.outcomes import Outcome
 
 
 def test_slow_down_halves_the_calls_and_pauses_all() -> None:
@@ -71,6 +73,32 @@ def test_whatever_is_answered_there_is_room_again(
         assert endpoint.opens_at <= now + 1000
 
 
+def test_when_slow_models_have_all_the_room_each_other_one_has_its_share() -> None:
+    queue, units = JudgeQueue(concurrency=4), [unit(number) for number in range(20)]
+    for number in range(6):
+        queue.put(judge(), [f"openai:/slow-{number}"], units)
+    queue.due(0.0)
+    taken = sorted(int(state["under_way"]) for state in queue.state(0.0).values())
+    assert taken == [2, 2, 3, 3, 3, 3]  # of 16
+    assert queue.due(1.0) == []
+
+    queue.put(judge(), ["openai:/quick"], units)
+    for second in range(2, 12):
+        jobs = queue.due(float(second))
+        assert [job.batch.models for job in jobs] == [["openai:/quick"]] * 2
+        for job in jobs:
+            queue.finish(job, Outcome(job.unit.unit_id, [], 0.0), second + 0.5)
+    assert queue.state(12.0)["openai:/quick"]["waiting"] == 0
+
+
+def test_more_models_than_calls_are_all_asked() -> None:
+    queue = JudgeQueue(concurrency=1)
+    for number in range(10):
+        queue.put(judge(), [f"openai:/{number}"], [unit(1), unit(2)])
+
+    assert len({job.batch.models[0] for job in queue.due(0.0)}) == 10
+
+
 def ensemble(*definitions: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": "all",
@@ -114,9 +142,70 @@ def test_a_refusal_says_what_to_do() -> None:
     assert "register" in text
 
 
+GENERATION = {"temperature": 0.0, "max_tokens": 9, "reasoning_effort": "low", "stop": ["."]}
+
+
+def third_party(**kwargs: Any) -> dict[str, Any]:
+    data = {"module": "mlflow.genai.scorers.deepeval", "class": "Bias", "model": "openai:/a"}
+    return {"name": "bias", "third_party_scorer_data": {**data, "kwargs": kwargs}}
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        judge(inference_params=GENERATION).definition,
+        active(Guidelines(name="g", guidelines="x", inference_params=GENERATION)).definition,
+        judge(model="bedrock:/arn:aws:bedrock:us-east-1:1:inference-profile/x").definition,
+        judge(model="openai://gpt-4.1-mini").definition,
+        third_party(threshold=0.5, model_kwargs={"temperature": 0.0}),
+    ],
+)
+def test_a_judge_may_say_how_its_model_generates(definition: dict[str, Any]) -> None:
+    assert call_objection(definition) is None
+    assert call_objection(ensemble(definition)) is None
+
+
+@pytest.mark.parametrize(
+    ("definition", "named"),
+    [
+        *(
+            (judge(inference_params={"temperature": 0, name: "x"}).definition, repr(name))
+            for name in ("model", "api_base", "base_url", "api_key", "custom_llm_provider")
+        ),
+        (
+            judge(inference_params={"extra_headers": {}, "extra_body": {}}).definition,
+            "'extra_body'",
+        ),
+        (
+            active(Guidelines(name="g", guidelines="x", inference_params={"url": "x"})).definition,
+            "'url'",
+        ),
+        ({"inference_params": [["api_base", "https://evil"]]}, "inference_params: [['api_base'"),
+        (third_party(model_kwargs={"api_base": "x"}), "'api_base'"),
+        (third_party(completion_kwargs={"api_key": "x"}), "'api_key'"),
+        (third_party(options={"deep": [{"base_url": "x"}]}), "'base_url'"),
+        (judge(model="huggingface:/https://evil").definition, "'huggingface:/https://evil'"),
+    ],
+)
+def test_a_judge_does_not_say_where_the_keys_are_sent(
+    definition: dict[str, Any], named: str
+) -> None:
+    for whole in (
+        definition,
+        ensemble(JUDGE, definition),
+        {"memory_augmented_judge_data": {"base_judge": definition}},
+    ):
+        assert named in (call_objection(whole) or "")
+        assert "environment of Vedette's engine" in (refusal(whole) or "")
+
+
 def test_judges_have_what_providers_need_and_nothing_else() -> None:
     given_ = {
         **dict.fromkeys(("OPENAI_API_KEY", "AWS_REGION", "AZURE_API_BASE", "CEREBRAS_X"), "k"),
+        **dict.fromkeys(("FRIENDLIAI_API_KEY", "HOSTED_VLLM_API_BASE", "WX_API_KEY"), "k"),
+        **dict.fromkeys(("STRIPE_API_KEY", "DD_API_KEY", "SHOP_BASE_URL"), "secret"),
+        **dict.fromkeys(("GITHUB_TOKEN", "CLOUDFLARE_API_TOKEN", "SNOWFLAKE_PASSWORD"), "secret"),
+        **dict.fromkeys(("MY_API_BASE", "MY_API_VERSION", "MY_OPENAI_API_KEY"), "secret"),
         **dict.fromkeys(("MLFLOW_GENAI_JUDGE_DEFAULT_MODEL", "HTTPS_PROXY", "HOME", "PATH"), "k"),
         **dict.fromkeys(("VEDETTE_BACKEND_STORE_URI", "VEDETTE_API_KEY", "PGPASSWORD"), "secret"),
         **dict.fromkeys(("MLFLOW_TRACKING_PASSWORD", "MLFLOW_BACKEND_STORE_URI"), "secret"),

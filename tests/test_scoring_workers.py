@@ -57,7 +57,12 @@ def pool(tmp_path_factory: pytest.TempPathFactory, sandbox: Sandbox) -> Iterator
 
 
 def run(pool: WorkerPool, scorer: ActiveScorer, *numbers: int) -> list[Outcome]:
-    return pool.submit(scorer, [unit(number) for number in numbers]).result(60)
+    """All outcomes: what comes after an accident is submitted again."""
+    outcomes: list[Outcome] = []
+    while len(outcomes) < len(numbers):
+        units = [unit(number) for number in numbers[len(outcomes) :]]
+        outcomes += pool.submit(scorer, units).result(60)
+    return outcomes
 
 
 def test_the_test_trace_is_one() -> None:
@@ -148,6 +153,29 @@ def test_a_scorer_that_hangs_does_not_hold_up_another(pool: WorkerPool) -> None:
 
     assert values(run(pool, HEALTHY, 1, 2, 3)) == [1, 2, 3]
     assert not any(future.done() for future in stuck)
+
+
+def test_a_scorer_that_hangs_is_not_asked_about_the_next_trace(pool: WorkerPool) -> None:
+    hanging = code("import time\ntime.sleep(100)", name="hangs", timeout=0.5)
+
+    outcomes = pool.submit(hanging, [unit(number) for number in range(32)]).result(20)
+
+    assert [outcome.unit_id for outcome in outcomes] == [unit(0).unit_id]
+    assert error_of(outcomes[0])["error_code"] == "SCORER_TIMEOUT"
+
+
+def test_what_no_worker_has_begun_with_can_be_taken_back(pool: WorkerPool) -> None:
+    hanging = code("import time\ntime.sleep(100)", name="hangs", timeout=2)
+    futures = [pool.submit(hanging, [unit(number)]) for number in range(6)]
+    deadline = time.monotonic() + 20
+    while not futures[1].running():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+    assert [future.cancel() for future in futures] == [False] * 2 + [True] * 4
+    for future in futures[:2]:
+        assert error_of(future.result(20)[0])["error_code"] == "SCORER_TIMEOUT"
+    assert values(run(pool, HEALTHY, 1, 2, 3)) == [1, 2, 3]
 
 
 def test_what_a_scorer_prints_disturbs_nothing(pool: WorkerPool) -> None:

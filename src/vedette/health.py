@@ -11,11 +11,12 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from mlflow.exceptions import MlflowException
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -31,7 +32,7 @@ from vedette.intake.journal import JournalWriter
 from vedette.intake.segments import segment_files
 from vedette.processes import is_alive, read_state
 from vedette.readiness import rebuild_state, told
-from vedette.scoring.told import scorer_gauges, scorer_warnings
+from vedette.scoring.told import scorer_metrics, scorer_warnings
 from vedette.settings import Settings
 
 _STALE_SECONDS = 10.0  # the engine publishes every second
@@ -235,10 +236,11 @@ _GAUGES = (
 
 
 class _HealthCollector(Collector):
-    """The health report as Prometheus metrics, made when it is asked for."""
+    """The health report and the scorers as Prometheus metrics, made when they are asked for."""
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: Health, scorers: Callable[[], list[dict[str, Any]]]) -> None:
         self._health = health
+        self._scorers = scorers
 
     def collect(self) -> Iterable[Metric]:
         report = self._health.report()
@@ -262,19 +264,30 @@ class _HealthCollector(Collector):
         for name, key in _REFUSING.items():
             refusing.add_metric([name], float(report["journal"][key] is not None))
         yield refusing
-        yield from scorer_gauges(report["parts"]["workers"].get("scorers", {}))
+        try:
+            rows = self._scorers()
+        except MlflowException:  # the read model is being rebuilt: /health says so
+            rows = []
+        yield from scorer_metrics(rows)
         for metric, (section, key), text in _GAUGES:
             value = report[section].get(key)
             if value is not None:
                 yield GaugeMetricFamily(metric, text, value)
 
 
-def routes(settings: Settings, journal: JournalWriter) -> list[Route]:
-    """``/health`` and ``/metrics``, to be put ahead of MLflow's own routes."""
+def routes(
+    settings: Settings, journal: JournalWriter, scorers: Callable[[], list[dict[str, Any]]]
+) -> list[Route]:
+    """``/health`` and ``/metrics``, to be put ahead of MLflow's own routes.
+
+    Args:
+        scorers: how they are, as `vedette.scoring.summary.scorers_summary` tells it; raises
+            MlflowException if that can't be told now.
+    """
     health = Health(settings, journal)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(_HealthCollector(health))
+    registry.register(_HealthCollector(health, scorers))
 
     async def answer_health(_request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(health.report))

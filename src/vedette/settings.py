@@ -124,11 +124,15 @@ class Settings(BaseSettings):
         "[default: the table that comes with MLflow]",
     )
     budget_calls_per_minute: float | None = Field(
-        None, ge=0, description="Calls of all judges together; near it their rates are lowered."
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Calls of all judges together; near it their rates are lowered.",
     )
     budget_dollars_per_day: float | None = Field(
         None,
         ge=0,
+        allow_inf_nan=False,
         description="Cost of all judges together (UTC days); near it their rates are lowered.",
     )
     max_active_scorers: int = Field(

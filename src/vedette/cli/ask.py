@@ -88,6 +88,8 @@ def scorers(
     for one in found:
         if one["problem"]:
             print(f"{one['scorer']} waits: {one['problem']}")
+        if one["note"]:
+            print(f"{one['scorer']}: {one['note']}")
 
 
 @app.command()

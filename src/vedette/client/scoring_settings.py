@@ -44,7 +44,8 @@ def set_scoring_budget(
     """Limit what a judge may spend. None is no limit; both replace what was set before.
 
     Near a limit the scorer's rate is lowered, by halves, with the probability that holds on each
-    decision; when the day's dollars (UTC) are spent, further traces get the decision ``budget``.
+    decision; when the day's dollars (UTC) are spent, or with a limit of 0, further traces get the
+    decision ``budget``, also those that were to be tried again.
 
     Args:
         experiment: name or id.
@@ -52,7 +53,8 @@ def set_scoring_budget(
 
     Raises:
         MlflowException: RESOURCE_DOES_NOT_EXIST: no such experiment or scorer;
-            INVALID_PARAMETER_VALUE: a limit is no number of at least 0.
+            INVALID_PARAMETER_VALUE: a limit is no number of at least 0, or the scorer asks no
+            model.
     """
     limits = {"calls_per_minute": calls_per_minute, "dollars_per_day": dollars_per_day}
     _put(experiment, scorer, "budget", limits)

@@ -44,7 +44,7 @@ def serve(settings: Settings) -> None:
                 *plane.otlp_routes(),
                 *read_routes(plane),
                 *scoring_routes(plane, scoring),
-                *health.routes(settings, plane.journal),
+                *health.routes(settings, plane.journal, scoring.scorers),
                 *monitor_routes(monitor),
             ],
             running=monitor_running,

@@ -17,6 +17,7 @@ from mlflow.genai.scorers.online.entities import OnlineScoringConfig
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.tracking.dbmodels.models import (
     SqlExperiment,
+    SqlExperimentTag,
     SqlOnlineScoringConfig,
     SqlScorer,
 )
@@ -25,6 +26,8 @@ from vedette.client.findings import not_self_contained
 from vedette.client.self_contained import check_stored
 from vedette.mlflow_app.filter_position import require_filter
 from vedette.mlflow_app.plane import TracePlane
+from vedette.scoring.active import BUDGET_TAG, STRATA_TAG
+from vedette.scoring.judges import call_objection
 
 _NOT_FOUND = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 _registering = threading.Lock()  # MLflow reads the highest version, then adds the next
@@ -45,8 +48,8 @@ class ScorerMethods:
         """As MLflow's, which fails on what isn't a serialized scorer and takes any function.
 
         Raises:
-            MlflowException: INVALID_PARAMETER_VALUE, it isn't one, or holds a function that can't
-                run from its text alone.
+            MlflowException: INVALID_PARAMETER_VALUE, it isn't one, holds a function that can't run
+                from its text alone, or would send the engine's keys to an address of its own.
         """
         try:
             data = json.loads(serialized_scorer)
@@ -55,6 +58,8 @@ class ScorerMethods:
             raise MlflowException.invalid_parameter_value(
                 f"serialized_scorer is not one that MLflow's Scorer.model_dump() has made: {error}"
             ) from error
+        if objection := call_objection(data):
+            raise MlflowException.invalid_parameter_value(objection)
         for function in _functions(data):
             _require_self_contained(name, function)
         with _registering:
@@ -82,8 +87,8 @@ class ScorerMethods:
     def delete_scorer(self, experiment_id: str, name: str, version: int | None = None) -> None:
         """As MLflow's; an unknown name is answered with those like it.
 
-        With its only version goes the scorer. MLflow keeps its rate, with which the next scorer of
-        that name would be started as soon as it is registered.
+        With its only version goes the scorer, with its strata and its budget. MLflow keeps its
+        rate, with which the next scorer of that name would be started as soon as it is registered.
         """
         versions = [one.scorer_version for one in self.list_scorer_versions(experiment_id, name)]
         if versions == [version]:
@@ -92,6 +97,15 @@ class ScorerMethods:
             super().delete_scorer(experiment_id, name, version)  # type: ignore[misc]
         except MlflowException as error:
             raise self._with_names_like(error, experiment_id, name) from error
+        if version is None:
+            self._forget_settings(experiment_id, name)
+
+    def _forget_settings(self, experiment_id: str, name: str) -> None:
+        with self.ManagedSessionMaker(read_only=False) as session:  # type: ignore[attr-defined]
+            session.query(SqlExperimentTag).filter(
+                SqlExperimentTag.experiment_id == int(experiment_id),
+                SqlExperimentTag.key.in_([f"{tag}{name}" for tag in (STRATA_TAG, BUDGET_TAG)]),
+            ).delete()
 
     def upsert_online_scoring_config(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from mlflow.entities import ExperimentTag
+from mlflow.entities import ExperimentTag, ScorerVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from starlette.concurrency import run_in_threadpool
@@ -18,6 +18,7 @@ from starlette.routing import Route
 from vedette.mlflow_app.plane import TracePlane
 from vedette.mlflow_app.scoring_reads import ScoringReads
 from vedette.scoring.active import BUDGET_TAG, STRATA_TAG, cap_of
+from vedette.scoring.judges import asks_model
 from vedette.traces.filters import compile_filter
 
 
@@ -54,7 +55,9 @@ def scoring_routes(plane: TracePlane, reads: ScoringReads) -> list[Route]:
             )
         tag, check = _SETTINGS[what]
         value = check(body)
-        plane.control.get_scorer(experiment_id, name)
+        scorer = plane.control.get_scorer(experiment_id, name)
+        if what == "budget" and any(value is not None for value in value.values()):
+            _require_judge(scorer)
         plane.control.set_experiment_tag(
             experiment_id, ExperimentTag(f"{tag}{name}", json.dumps(value))
         )
@@ -117,6 +120,14 @@ def checked_budget(body: Any) -> dict[str, float | None]:
         return asdict(cap_of(body))
     except ValueError as error:
         raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def _require_judge(scorer: ScorerVersion) -> None:
+    if not asks_model(json.loads(scorer._serialized_scorer)):
+        raise MlflowException.invalid_parameter_value(
+            f"scorer '{scorer.scorer_name}' asks no model: it makes no calls that a budget could "
+            "limit; lower its sampling rate instead"
+        )
 
 
 # The experiment's tag that holds it, and what makes its value of a request's body

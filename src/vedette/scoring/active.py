@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -204,6 +205,8 @@ def cap_of(value: Any) -> Cap:
         number = value.get(name)
         if number is None:
             continue
-        if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
-            raise ValueError(f"{name} must be a number of at least 0, not {number!r}")
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"{name} must be a number, not {number!r:.100}")
+        if not 0 <= number <= sys.float_info.max:
+            raise ValueError(f"{name} must be a finite number of at least 0, not {number!r:.100}")
     return Cap(*(value.get(name) for name in names))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from vedette.scoring.outcomes import Retry
+from vedette.scoring.sample import draw
 
 FIRST_SECONDS = 5.0
 LONGEST_SECONDS = 15 * 60.0
@@ -19,7 +18,8 @@ def next_try(
     Exponential backoff with full jitter (Brooker, "Exponential Backoff And Jitter", AWS, 2015): a
     time anywhere between now and 5 s, 10 s, 20 s, ... up to 15 min, but not before the provider
     wants it. The jitter is made of the unit and the attempt, so that a replay after a crash comes
-    to the same time. For 24 hours from the first failure on there is a next time.
+    to the same time. Until 24 hours from the first failure there is a next time, the last one then
+    at the latest, whatever the provider wants.
 
     Args:
         unit: what names the unit and the scorer.
@@ -28,25 +28,29 @@ def next_try(
         now: the time of this failure, of the same clock.
         retry: the failure.
     """
+    last = first_failed_at + GIVE_UP_SECONDS
+    if now >= last:
+        return None
     at_most = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(attempt - 1, 30))
-    wait = at_most * _jitter(unit, attempt)
+    wait = at_most * draw(f"{attempt}:{unit}")
     if retry.after_seconds is not None:
         # Not all at the very second that the provider named, either
         wait = retry.after_seconds + min(wait, LONGEST_SECONDS / 10)
-    at = now + wait
-    return at if at - first_failed_at <= GIVE_UP_SECONDS else None
+    return min(now + wait, last)
 
 
-def given_up(retry: Retry, attempts: int) -> tuple[str, str]:
-    """Code and message of the error on a unit that is tried no more."""
-    hours = GIVE_UP_SECONDS / 3600
-    return (
-        retry.code,
-        f"Given up after {attempts} attempts in {hours:.0f} hours. The last one: {retry.message}",
-    )
+def given_up(retry: Retry, attempts: int, seconds: float) -> tuple[str, str]:
+    """Code and message of the error on a unit that is tried no more.
+
+    Args:
+        seconds: since the first failure.
+    """
+    text = f"Given up after {attempts} attempts in {duration(seconds)}. The last one: "
+    return retry.code, text + retry.message
 
 
-def _jitter(unit: str, attempt: int) -> float:
-    """A number in [0, 1), the same for the same arguments for ever."""
-    digest = hashlib.blake2b(f"{attempt}:{unit}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+def duration(seconds: float) -> str:
+    """A time in words: 29 s, 25 min, 23.5 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 from vedette.intake.journal import JournalWriter
 from vedette.intake.records import AssessmentRow, CountRow, Decisions, Position, Record
-from vedette.scoring.breaker import problem_of
+from vedette.scoring.breaker import Problem
 from vedette.scoring.progress import Batch, Progress
 from vedette.scoring.verdicts import Verdicts
 
@@ -56,7 +56,10 @@ def commit(
                 continue
             writes.append((progress, _append(journal, progress.unconfirmed)))
         except (TypeError, ValueError) as error:  # a defect, but none of the other scorers'
-            progress.hold(f"its decisions can't be written: {error}")
+            problem = Problem(
+                "NOT_WRITTEN", f"its decisions can't be written: {error}", certain=True
+            )
+            progress.breaker.record(problem, time.monotonic())
             continue
         finished |= bool(progress.unconfirmed["decisions"] or progress.unconfirmed["counts"])
     for written in forgotten:
@@ -69,6 +72,7 @@ def commit(
 
 def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decisions | None:
     """The next record of a scorer, if there is something to say."""
+    progress.take_in(time.monotonic())
     ready = progress.ready(_RECORD_BYTES)
     retried = [batch for batch in progress.retried if batch.done]
     end = ready[-1].end if ready else progress.cursor
@@ -86,7 +90,7 @@ def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decis
     record = _record(progress.scorer.key, (progress.saved, end))
     record["epochs"] = [epoch.row() for epoch in progress.opened]
     record["counts"] = _counts(ready)
-    for batch in ready:
+    for batch in (*ready, *retried):
         if batch.refused is not None:
             record["decisions"] += [
                 verdicts.over_budget(batch.scorer, attempt, batch.refused)
@@ -95,7 +99,6 @@ def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decis
     for batch in (*ready, *retried):
         for attempt, outcome in batch.outcomes:
             decision, rows = verdicts.of(batch.scorer, attempt, outcome)
-            progress.breaker.record(problem_of(outcome), time.monotonic())
             record["decisions"].append(decision)
             record["put"] += rows
     return record
@@ -108,14 +111,12 @@ def _confirm(progress: Progress, verdicts: Verdicts) -> None:
     assert record["cursor"] is not None
     end = record["cursor"][1]
     assert end is not None
-    told = {(one["unit_id"], one["revision"], one["attempts"]) for one in record["decisions"]}
+    told = {(one["unit_id"], one["revision"]) for one in record["decisions"]}
     progress.retried = [
         batch
         for batch in progress.retried
-        if not all((one.unit_id, one.revision, one.number) in told for one in batch.attempts)
+        if not all((one.unit_id, one.revision) in told for one in batch.attempts)
     ]
-    if record["decisions"]:
-        progress.problem = progress.breaker.reason(time.monotonic())
     progress.advance(end)
     progress.opened = progress.opened[len(record["epochs"]) :]
     progress.saved, progress.saved_at = end, time.monotonic()

@@ -8,6 +8,7 @@ after its place and up to the next epoch's: a replay after a crash decides as wa
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,6 +79,12 @@ class Epochs:
     def current(self) -> Epoch | None:
         """The newest."""
         return self._epochs[-1] if self._epochs else None
+
+    def factor(self, rate: float) -> float:
+        """What the budget left of this rate when the newest epoch was opened: 1, 1/2, 1/4, ...; 1
+        if the epoch is of another rate."""
+        factor = 1.0 if self.current is None else self.current.rate / rate
+        return factor if factor < 1.0 and math.frexp(factor)[0] == 0.5 else 1.0
 
     @property
     def begin(self) -> int:

@@ -1,4 +1,4 @@
-"""The environment of the judge host: what providers need, and nothing else of the engine's."""
+"""The environment of the judge host: what LLM providers need, and nothing else of the engine's."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ _SYSTEM = {
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
 }
-# Providers, by their own names and by those that litellm gives them: AWS_REGION, GROQ_API_KEY, ...
+# Providers, by their own names and by those that MLflow and litellm give them: AWS_REGION, ...
 _PROVIDER = re.compile(
     r"(AI21|ANTHROPIC|AWS|AZURE|BEDROCK|CEREBRAS|COHERE|DATABRICKS|DEEPSEEK|FIREWORKS|GEMINI|GCP"
     r"|GOOGLE|GROQ|HF|HUGGINGFACE|LITELLM|MISTRAL|NVIDIA_NIM|OLLAMA|OPENAI|OPENROUTER|PERPLEXITY"
     r"|PORTKEY|REPLICATE|SAP_AI_CORE|TOGETHER|TOGETHERAI|TYPESAFE|VERTEX|VERTEXAI|WATSONX|XAI)_\w+"
-    r"|\w+_(API_KEY|API_BASE|BASE_URL|API_VERSION)"
+)
+# Those of which litellm wants no more than a key and an address: FRIENDLIAI_API_KEY, ...
+_KEY_AND_ADDRESS = re.compile(
+    r"(AIHUBMIX|AIML|ALEPHALPHA|ALEPH_ALPHA|ANYSCALE|BASETEN|CLARIFAI|CLOUDFLARE|CODESTRAL"
+    r"|COMETAPI|CRUSOE|DASHSCOPE|DEEPINFRA|DOCKER_MODEL_RUNNER|FEATHERLESS_AI|FIREWORKSAI"
+    r"|FRIENDLIAI|GALADRIEL|GIGACHAT|GITHUB|GMI|GRADIENT_AI|HEROKU|HOSTED_VLLM|HYPERBOLIC"
+    r"|INCEPTION|INFINITY|LAMBDA|LAMBDA_AI|LEMONADE|LIBERTAI|LLAMA|LLAMAFILE|LLAMAGATE|LM_STUDIO"
+    r"|MARITALK|META_LLAMA|MINIMAX|MOONSHOT|MORPH|NEBIUS|NLP_CLOUD|NOVITA|NSCALE|NVIDIA|OOBABOOGA"
+    r"|OVHCLOUD|PALM|PERPLEXITYAI|PREDIBASE|PUBLICAI|SAMBANOVA|SARVAM|SCALEWAY|SNOWFLAKE|SYNTHETIC"
+    r"|TENCENT|V0|VERCEL_AI_GATEWAY|VLLM|VOLCENGINE|WANDB|WX|XINFERENCE|XIAOMI_MIMO|ZAI"
+    r")_(API_KEY|API_BASE|BASE_URL|API_VERSION)"
 )
 # Judges' own settings; not the store's URI, nor who may log in there
 _MLFLOW = re.compile(r"MLFLOW_(GENAI|JUDGE|GATEWAY|DEPLOYMENTS|MODEL_CATALOG)_\w+")
@@ -57,4 +67,4 @@ def judge_environment(
 def _is_for_judges(name: str) -> bool:
     if name.startswith("VEDETTE_"):
         return False
-    return any(pattern.fullmatch(name) for pattern in (_PROVIDER, _MLFLOW))
+    return any(pattern.fullmatch(name) for pattern in (_PROVIDER, _KEY_AND_ADDRESS, _MLFLOW))

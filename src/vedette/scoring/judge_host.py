@@ -150,8 +150,10 @@ class _Judges:
 
 def _loaded(serialized: str, name: str, version: int) -> ScorerCall:
     definition = json.loads(serialized)
+    if reason := refusal(definition):
+        raise Refused(reason)
     if has_code(definition):
-        raise Refused(refusal(definition) or f"Scorer {name!r} is source code, not a judge.")
+        raise Refused(f"Scorer {name!r} is source code, not a judge.")
     _require_builtin_classes(definition)
     return ScorerCall(serialized, name, version)
 

@@ -9,15 +9,16 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vedette.scoring.active import ActiveScorer
+from vedette.scoring.backoff import duration
 from vedette.scoring.endpoints import Endpoint
 from vedette.scoring.fork_server import WorkersUnavailable
-from vedette.scoring.outcomes import Outcome, Retry, Unit
+from vedette.scoring.outcomes import Hold, Outcome, Retry, Unit
 
 _MODELS_AT_ONCE = 4  # calls under way in all: as if so many models were asked as fast as allowed
-_PATIENCE_SECONDS = 60.0  # a longer pause is for the caller to wait for: it has units on disk
+_PATIENCE_SECONDS = 60.0  # a longer pause is for the caller to wait for, with all its units
 
 
 @dataclass(eq=False, slots=True)
@@ -111,13 +112,27 @@ class JudgeQueue:
         return batch
 
     def due(self, now: float) -> list[Job]:
-        """The jobs that may start now; from now on they are under way."""
-        room = self._concurrency * _MODELS_AT_ONCE
-        room -= sum(lane.under_way for lane in self._lanes.values())
+        """The jobs that may start now; from now on they are under way.
+
+        The model with the fewest calls under way is first. When models that hang have taken all the
+        room there is, each other one still has its equal share beside them: there are at most twice
+        as many calls then.
+        """
+        busy = [lane for lane in self._lanes.values() if lane.waiting or lane.under_way]
+        most = self._concurrency * _MODELS_AT_ONCE
+        share = max(1, most // max(1, len(busy)))
+        room = most - sum(lane.under_way for lane in busy)
         found: list[Job] = []
-        for lane in self._lanes.values():
-            while lane.waiting and room > 0 and lane.endpoint.has_room(lane.under_way, now):
-                job = lane.take()
+        while ready := [
+            lane
+            for lane in busy
+            if lane.waiting
+            and (room > 0 or lane.under_way < share)
+            and lane.endpoint.has_room(lane.under_way, now)
+        ]:
+            lane = min(ready, key=lambda one: one.under_way)
+            job = lane.take()
+            if _begins(job.batch):
                 job.started = now
                 lane.under_way += 1
                 room -= 1
@@ -137,17 +152,21 @@ class JudgeQueue:
             endpoint.throttled(job.started, now, retry.after_seconds)
         elif retry is None and outcome.hold is None:
             endpoint.answered(job.started)
+        if retry is not None and (retry.after_seconds or 0.0) > _PATIENCE_SECONDS:
+            # It will meet every unit of the scorer: they wait, rather than use up their tries
+            hold = Hold(retry.code, retry.message, retry.after_seconds)
+            outcome = replace(outcome, retry=None, hold=hold)
         _complete(job, outcome)
 
     def send_back_patient(self, now: float) -> None:
-        """Give up, for now, on what would have to wait for long."""
+        """Give back what would have to wait for long."""
         for model, lane in self._lanes.items():
             seconds = lane.endpoint.opens_at - now
             if seconds > _PATIENCE_SECONDS:
-                retry = Retry("RATE_LIMITED", f"{model} asked to wait {seconds:.0f} s.", seconds)
+                hold = Hold("RATE_LIMITED", f"{model} asked to wait {duration(seconds)}.", seconds)
                 while lane.waiting:
                     job = lane.take()
-                    _complete(job, job.sent_back(retry))
+                    _complete(job, Outcome(job.unit.unit_id, [], 0.0, hold=hold))
 
     def forget_waiting(self) -> list[Batch]:
         """Let nothing wait any longer; what waited."""
@@ -162,6 +181,13 @@ def fail(batches: Sequence[Batch], reason: str) -> None:
     for batch in set(batches):
         with suppress(InvalidStateError):
             batch.future.set_exception(WorkersUnavailable(reason))
+
+
+def _begins(batch: Batch) -> bool:
+    """Whether a job of the batch is still wanted; from then on the batch can't be cancelled."""
+    if batch.future.done():  # cancelled, or failed
+        return False
+    return batch.future.running() or batch.future.set_running_or_notify_cancel()
 
 
 def _jobs(lane: Lane) -> Iterator[Job]:

@@ -12,6 +12,21 @@ _DEFAULT_MODEL = "openai:/gpt-4.1-mini"  # as MLflow has it, where the variable 
 # MLflow's built-in scorers that compute and don't ask anybody
 _WITHOUT_MODEL = {"PIIDetection", "RegexMatch", "ResponseLength"}
 
+# Where definitions keep what goes into the call of a model as it is, and what may: how it generates
+# its answer. Much else is litellm's to interpret, addresses that it sends the engine's keys to.
+_CALL_SETTINGS = {"inference_params", "model_kwargs", "generation_kwargs", "completion_kwargs"}
+_GENERATION = {
+    *("temperature", "top_p", "top_k", "min_p", "seed", "n", "stop", "verbosity"),
+    *("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens"),
+    *("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias"),
+    *("logprobs", "top_logprobs", "reasoning", "reasoning_effort", "thinking", "service_tier"),
+}
+# What libraries of third-party scorers may be told beside that, under any name but these
+_ADDRESSES = {
+    *("api_base", "api_key", "api_version", "base_url", "custom_llm_provider", "endpoint"),
+    *("default_headers", "extra_body", "extra_headers", "headers", "model_list", "url"),
+}
+
 
 def asks_model(definition: Mapping[str, Any]) -> bool:
     """Whether the scorer, or one of an ensemble's, asks an LLM: then it runs in the judge host."""
@@ -32,6 +47,8 @@ def refusal(definition: Mapping[str, Any]) -> str | None:
 
     Source code runs in processes without credentials and network; a judge needs both.
     """
+    if objection := call_objection(definition):
+        return objection
     if not (has_code(definition) and asks_model(definition)):
         return None
     names = [
@@ -44,6 +61,19 @@ def refusal(definition: Mapping[str, Any]) -> str | None:
     )
 
 
+def call_objection(definition: Mapping[str, Any]) -> str | None:
+    """What is wrong with how the scorer would call models, in words for its author: it must not
+    have the engine's keys sent to an address of its own. None if nothing is."""
+    found = list(dict.fromkeys(_beyond_generation(definition)))
+    if not found:
+        return None
+    return (
+        f"Scorer {definition.get('name')!r} sets {', '.join(found)} for its model. A judge may set "
+        f"how the model generates ({', '.join(sorted(_GENERATION))}); where it is asked, and with "
+        "which key, comes from the environment of Vedette's engine."
+    )
+
+
 def models(definition: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
     """The models the scorer asks, as `provider:/model`, without repetition; empty if it asks none.
 
@@ -53,6 +83,38 @@ def models(definition: Mapping[str, Any], environment: Mapping[str, str]) -> lis
     default = environment.get(DEFAULT_MODEL_VARIABLE) or _DEFAULT_MODEL
     found = [_model(part) or default for part in _parts(definition) if _is_judge(part)]
     return list(dict.fromkeys(found))
+
+
+def _beyond_generation(definition: Any) -> Iterator[str]:
+    """The settings of model calls that are none of generation, wherever they are."""
+    if isinstance(definition, list):
+        for value in definition:
+            yield from _beyond_generation(value)
+    if not isinstance(definition, dict):
+        return
+    for key, value in definition.items():
+        if key in _CALL_SETTINGS and value is not None:
+            names = map(str, value) if isinstance(value, dict) else [f"{key}: {value!r:.100}"]
+            yield from (repr(name) for name in names if name not in _GENERATION)
+        elif key == "kwargs":
+            yield from _addresses(value)
+            yield from _beyond_generation(value)
+        elif isinstance(value, str) and (key == "model" or key.endswith(("_model", "_lm"))):
+            # Some providers of litellm take the name of a model for its address
+            if "://" in value.partition(":/")[2]:
+                yield f"the address {value!r:.200}"
+        else:
+            yield from _beyond_generation(value)
+
+
+def _addresses(settings: Any) -> Iterator[str]:
+    if isinstance(settings, dict):
+        yield from (repr(name) for name in settings if name in _ADDRESSES)
+        for value in settings.values():
+            yield from _addresses(value)
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _addresses(value)
 
 
 def _parts(definition: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -50,6 +50,8 @@ class Hold:
     """NO_API_KEY, UNKNOWN_MODEL, NO_PROVIDER_LIBRARY, NOT_AUTHORIZED, ..."""
     message: str
     """What is missing and what to do."""
+    after_seconds: float | None = None
+    """It passes by itself then: the provider asked for so long a wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 
 from mlflow.exceptions import MlflowException
 
 from vedette.intake.records import Position
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import failed_row
-from vedette.scoring.breaker import State
+from vedette.scoring.breaker import Problem, State
 from vedette.scoring.completion import CompletedUnit, completed_after
 from vedette.scoring.outcomes import Outcome, Unit
 from vedette.scoring.payloads import Payloads
 from vedette.scoring.pools import Pools
-from vedette.scoring.progress import Attempt, Batch, Pause, Progress
+from vedette.scoring.progress import Attempt, Batch, Progress
 from vedette.scoring.retries import Retries
 from vedette.scoring.selection import SELECTED, Choice, Selection
 from vedette.scoring.spending import Spending
@@ -28,6 +27,7 @@ _IN_FLIGHT_BYTES = 64 * 1024 * 1024
 _BATCH_BYTES = 4 * 1024 * 1024
 _RETRIED = 64  # units of one scorer that are tried again at a time
 _LOAD_SIZE = 24 * 1024 * 1024  # characters of units read in one go; the rest comes next time
+_FILTER = "FILTER"  # the code of a problem with it
 
 
 class Planner:
@@ -59,95 +59,95 @@ class Planner:
         Raises:
             LakeUnavailable: whole traces can't be read now.
         """
+        going_on: list[Progress] = []
         groups: dict[int, list[Progress]] = defaultdict(list)
         for progress in scorers:
-            self._probe(progress)
-            if progress.pause.active or not self._may_go_on(progress):
+            stopped = progress.allowance.stopped
+            if stopped:
+                self._refuse(progress)
+            if not self._goes_on(progress):
                 continue
-            room = progress.allowance.calls_now
-            if room is not None and room <= 0 and not progress.allowance.stopped:
-                continue
-            self._retry(progress)
-            if progress.in_flight < _IN_FLIGHT and progress.in_flight_bytes < _IN_FLIGHT_BYTES:
+            if not stopped:
+                if not self._spending.has_room(progress):
+                    continue
+                going_on.append(progress)
+            if progress.undecided < _IN_FLIGHT and progress.in_flight_bytes < _IN_FLIGHT_BYTES:
                 groups[progress.reached].append(progress)
         started = False
         for position, group in sorted(groups.items()):  # those that are level share what is read
             window = completed_after(self._payloads.index, position, _WINDOW)
             if window and self._plan(group, window, position):
                 started = True
+        for progress in going_on:  # after them: a unit that fails for ever is no good probe
+            self._retry(progress)
         return started
 
-    def _probe(self, progress: Progress) -> None:
-        """What could not be run is tried again: one batch after a while, then the others."""
-        pause, now = progress.pause, time.monotonic()
-        if pause.probe is not None:
-            future = pause.probe.future
-            if future is not None and not future.done():
-                return
-            if pause.probe.trouble is None:
-                progress.pause = Pause()
-                progress.problem = None
-            else:
-                pause.begin(now)
-        troubled = [one for one in (*progress.batches, *progress.retried) if one.trouble]
-        if not troubled:
-            if pause.until is not None and now >= pause.until:
-                pause.until = None
-            return
-        progress.hold(troubled[0].trouble or "")
-        if pause is not progress.pause:  # the probe went through
-            again = troubled
-        elif pause.until is None:
-            pause.begin(now)
-            return
-        elif now < pause.until:
-            return
-        else:
-            again = troubled[:1]
-            pause.until, pause.probe = None, troubled[0]
-        for batch in again:
-            pool, _ = self._pools.of(batch.scorer)
-            batch.future = pool.submit(batch.scorer, batch.units)
+    def _refuse(self, progress: Progress) -> None:
+        """There is no budget: also not for what is due to be tried again, or couldn't be run."""
+        reason = progress.allowance.reason or "There is no budget left."
+        for batch in (*progress.batches, *progress.retried):
+            if batch.waits:
+                batch.refuse(reason)
+        for attempt in self._due(progress, _RETRIED):
+            progress.retried.append(Batch(progress.scorer, 0, attempts=[attempt], refused=reason))
 
-    def _may_go_on(self, progress: Progress) -> bool:
-        """Whether the breaker lets the scorer run. If it wants to know whether it works again, one
-        unit is tried: one that is to be tried again in any case, or else the next ones."""
-        now, breaker = time.monotonic(), progress.breaker
-        if breaker.state is State.CLOSED:
-            return True
-        if breaker.allows(now):
-            probe = self._retries.first(progress.scorer.key, progress.tried_again)
-            if probe is None:
-                breaker.reset(now)
-                return True
-            self._try_again(progress, [probe])
-        progress.problem = breaker.reason(now)
-        return False
+    def _goes_on(self, progress: Progress) -> bool:
+        """Whether more may be started: anything, or one unit, the probe, if the breaker wants to
+        know whether the scorer works again. What waits in batches comes first, in its order."""
+        breaker, now = progress.breaker, time.monotonic()
+        progress.log_problem()
+        waiting = any(batch.waits for batch in (*progress.batches, *progress.retried))
+        if waiting or breaker.state is not State.CLOSED:
+            progress.take_back()
+        for batch in (*progress.batches, *progress.retried):
+            if batch.waits and (breaker.state is State.CLOSED or breaker.wants_probe(now)):
+                self._run(progress, batch)
+        if progress.allowance.stopped and not _has_bad_filter(progress):
+            return True  # nothing is run: units are decided as `budget`
+        return breaker.state is State.CLOSED or breaker.wants_probe(now)
+
+    def _run(self, progress: Progress, batch: Batch) -> None:
+        """Give a batch to a worker; one unit of it, the probe, while the breaker isn't closed."""
+        if progress.breaker.state is not State.CLOSED:
+            if len(batch.units) > 1:
+                progress.split(batch, 1)
+            progress.probe = batch
+            progress.breaker.probing()
+        batch.scorer = progress.scorer
+        pool, _ = self._pools.of(batch.scorer)
+        batch.future = pool.submit(batch.scorer, batch.units)
 
     def _retry(self, progress: Progress) -> None:
         """Units whose time has come to be tried again, each in a batch of its own."""
-        room = _RETRIED - len(progress.retried)
-        if room > 0:
-            key, now_ms = progress.scorer.key, int(time.time() * 1000)
-            self._try_again(progress, self._retries.due(key, now_ms, progress.tried_again, room))
+        most = _RETRIED
+        if progress.breaker.state is not State.CLOSED:
+            most = len(progress.retried) + progress.breaker.wants_probe(time.monotonic())
+        self._try_again(progress, self._due(progress, most))
+
+    def _due(self, progress: Progress, most: int) -> Sequence[Attempt]:
+        """What is to be tried again now, so that as many are under way at most."""
+        room = most - len(progress.retried)
+        if room <= 0:
+            return ()
+        key, now_ms = progress.scorer.key, int(time.time() * 1000)
+        return self._retries.due(key, now_ms, progress.tried_again, room)
 
     def _try_again(self, progress: Progress, attempts: Sequence[Attempt]) -> None:
+        attempts = attempts[: self._spending.take(progress, len(attempts))]
         if not attempts:
             return
         scorer = progress.scorer
         places = dict(enumerate(attempts))
         locations = {scorer.experiment_id: scorer.artifact_location}
         units = self._payloads.again(scorer.experiment_id, places, locations)
-        pool, _ = self._pools.of(scorer)
         for place, attempt in places.items():
             batch = Batch(scorer, 0, attempts=[attempt])
+            progress.retried.append(batch)
             if place in units:
                 batch.units = [units[place]]
-                batch.future = pool.submit(scorer, batch.units)
+                self._run(progress, batch)
             else:
-                batch.future = Future()
-                batch.future.set_result([_deleted(scorer, attempt)])
-            progress.retried.append(batch)
+                batch.answers = [_deleted(scorer, attempt)]
 
     def _plan(self, group: list[Progress], window: list[CompletedUnit], position: int) -> bool:
         chosen: list[tuple[Progress, list[Choice], int]] = []
@@ -163,14 +163,23 @@ class Planner:
                     progress.scorer, progress.epochs, epoch, units, progress.under_way
                 )
             except MlflowException as error:
-                progress.hold(f"its filter can't be used: {error.message}")
-                progress.pause.begin(time.monotonic())
+                problem = Problem(_FILTER, f"its filter can't be used: {error.message}")
+                progress.breaker.probed(problem, time.monotonic())
                 continue
-            progress.pause.failures = 0
-            chosen.append((progress, choices, end))
+            selected = sum(choice.decision == SELECTED for choice in choices)
+            self._spending.note_read(progress, end - position, selected)
+            if _has_bad_filter(progress):
+                progress.breaker.reset()  # this was the probe
+            if not progress.allowance.stopped:
+                if progress.breaker.state is not State.CLOSED:
+                    choices, end = _one_selected(choices, end)
+                choices, end = self._affordable(progress, choices, end)
+            if end > position:
+                chosen.append((progress, choices, end))
         wanted = {
             choice.unit.position: choice.unit
-            for _, choices, _ in chosen
+            for progress, choices, _ in chosen
+            if not progress.allowance.stopped
             for choice in choices
             if choice.decision == SELECTED
         }
@@ -180,6 +189,17 @@ class Planner:
             within = end if reached is None else min(end, reached)
             self._submit(progress, [c for c in choices if c.unit.position <= within], found, within)
         return bool(chosen)
+
+    def _affordable(
+        self, progress: Progress, choices: list[Choice], end: int
+    ) -> tuple[list[Choice], int]:
+        """As many of the choices as there is budget for now, and up to which place that is."""
+        places = [one.unit.position for one in choices if one.decision == SELECTED]
+        granted = self._spending.take(progress, len(places))
+        if granted == len(places):
+            return choices, end
+        end = places[granted] - 1
+        return [one for one in choices if one.unit.position <= end], end
 
     def _load(
         self, wanted: Sequence[CompletedUnit], locations: Mapping[str, str]
@@ -197,13 +217,12 @@ class Planner:
     ) -> None:
         """Make batches of what was chosen up to the place ``end``, and hand them to workers."""
         scorer = progress.scorer
-        pool, batch_units = self._pools.of(scorer)
+        _, batch_units = self._pools.of(scorer)
         counted: list[Choice] = []
         attempts: list[Attempt] = []
         units: list[Unit] = []
         size = 0
         selected = sum(choice.decision == SELECTED for choice in choices)
-        self._spending.note_chosen(progress, selected)
         if progress.allowance.stopped and selected:
             attempts = [_first_attempt(c) for c in choices if c.decision == SELECTED]
             counted = [choice for choice in choices if choice.decision != SELECTED]
@@ -223,13 +242,28 @@ class Planner:
             if full and following is not None and following > choice.unit.position:
                 # All that is decided of one place goes into one batch
                 batch = Batch(scorer, choice.unit.position, counted, attempts, units)
-                batch.future = pool.submit(scorer, units)
                 progress.batches.append(batch)
+                self._run(progress, batch)
                 counted, attempts, units, size = [], [], [], 0
         batch = Batch(scorer, end, counted, attempts, units)
-        if units:
-            batch.future = pool.submit(scorer, units)
         progress.batches.append(batch)
+        if units:
+            self._run(progress, batch)
+
+
+def _has_bad_filter(progress: Progress) -> bool:
+    """Whether it is paused because its filter couldn't be used."""
+    problem = progress.breaker.problem
+    closed = progress.breaker.state is State.CLOSED
+    return not closed and problem is not None and problem.code == _FILTER
+
+
+def _one_selected(choices: list[Choice], end: int) -> tuple[list[Choice], int]:
+    """The choices up to the first unit that is selected, and the place they reach."""
+    places = [one.unit.position for one in choices if one.decision == SELECTED]
+    if not places:
+        return choices, end
+    return [one for one in choices if one.unit.position <= places[0]], places[0]
 
 
 def _deleted(scorer: ActiveScorer, attempt: Attempt) -> Outcome:
@@ -250,4 +284,5 @@ def _first_attempt(choice: Choice) -> Attempt:
         inclusion_probability=choice.epoch.probability(choice.stratum),
         draw=choice.draw,
         completed_ms=unit.completed_ms,
+        place=unit.position,
     )

@@ -2,7 +2,8 @@
 
 Each scorer has its own workers, at most ``per_scorer``, so one that hangs takes nothing from the
 others. An accident is charged to the trace at hand and to no other: what a worker answered before
-it counts, what came after it goes to the next worker.
+it counts, what came after it is for the caller to submit again, so that neither of them is kept
+busy by a scorer that hangs on every trace.
 """
 
 from __future__ import annotations
@@ -87,8 +88,9 @@ class WorkerPool:
     def submit(self, scorer: ActiveScorer, units: Sequence[Unit]) -> Future[list[Outcome]]:
         """Score the units, in order, in one worker after other work of this scorer.
 
-        The future has one outcome for each unit, or `WorkersUnavailable`: then nothing is known of
-        any of them, and it is for the caller to try again.
+        The future has one outcome for each unit, up to the first that cost a worker; or
+        `WorkersUnavailable`: then nothing is known of any of them. It is for the caller to submit
+        the others again, or to cancel the future, which it can until a worker has begun.
         """
         future: Future[list[Outcome]] = Future()
         with self._lock:
@@ -132,7 +134,8 @@ class WorkerPool:
             for lane in self._lanes.values():
                 lane.waiting.clear()
         for _, future in waiting:
-            future.set_exception(WorkersUnavailable("scoring is stopping"))
+            if future.set_running_or_notify_cancel():
+                future.set_exception(WorkersUnavailable("scoring is stopping"))
         self._forks.close()
         self._threads.shutdown()
 
@@ -144,7 +147,8 @@ class WorkerPool:
                 return
             units, future = lane.waiting.popleft()
         try:
-            future.set_result(self._score(lane, units))
+            if future.set_running_or_notify_cancel():
+                future.set_result(self._score(lane, units))
         except WorkersUnavailable as error:
             future.set_exception(error)
         except Exception as error:
@@ -157,6 +161,7 @@ class WorkerPool:
                 lane.running -= 1
 
     def _score(self, lane: _Lane, units: Sequence[Unit]) -> list[Outcome]:
+        """Outcomes of the units up to the first that cost a worker."""
         outcomes: list[Outcome] = []
         tries = Counter[int]()  # accidents of each unit, by place
         while len(outcomes) < len(units):
@@ -174,6 +179,7 @@ class WorkerPool:
                 logger.warning("scorer %s, %s: %s", lane.scorer.key, units[at].unit_id, accident)
                 row = failed_row(lane.scorer.name, accident.code, str(accident))
                 outcomes.append(Outcome(units[at].unit_id, [row], 0.0, f"pid {child.pid}"))
+                return outcomes
             except BaseException:
                 self._discard(child)
                 raise

@@ -20,7 +20,8 @@ class Pool(Protocol):
         """Start, without waiting for it, what takes seconds before the first unit runs."""
 
     def submit(self, scorer: ActiveScorer, units: Sequence[Unit]) -> Future[list[Outcome]]:
-        """Score these units; the future has one outcome for each, in order."""
+        """Score these units; the future has one outcome for each, in order, or for the first of
+        them. It can be cancelled until they are begun with."""
 
     @property
     def processes(self) -> int:

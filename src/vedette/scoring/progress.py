@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from vedette.intake.records import Decisions, Position
 from vedette.scoring.active import ActiveScorer
-from vedette.scoring.breaker import Breaker
-from vedette.scoring.budget import Allowance
+from vedette.scoring.breaker import Breaker, Problem, State, problem_of
+from vedette.scoring.budget import UNLIMITED, Allowance
 from vedette.scoring.epochs import Epoch, Epochs
 from vedette.scoring.outcomes import Outcome, Unit
 from vedette.scoring.selection import Choice
@@ -19,9 +21,6 @@ from vedette.scoring.selection import Choice
 logger = logging.getLogger(__name__)
 
 _NOWHERE = Position(0, 0)
-_UNLIMITED = Allowance(factor=1.0, calls_now=None, reason=None)
-_FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,7 @@ class Attempt:
         trace_id: the trace, or the session's first.
         number: 1 for the first try.
         first_ms: when that was.
+        place: the unit's in the order of completion; 0 when it is tried again.
     """
 
     unit_id: str
@@ -45,6 +45,7 @@ class Attempt:
     completed_ms: int
     number: int = 1
     first_ms: int | None = None
+    place: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -52,11 +53,12 @@ class Batch:
     """Consecutive units of one scorer, in the order of completion, and their scores to be.
 
     Attributes:
-        scorer: as it was when the batch was made; its version is that of the scores.
+        scorer: as it was when a worker was given the batch; its version is that of the scores.
         end: when the batch is done, every unit completed up to this place is decided.
         counted: what was decided without a scorer.
         attempts, units: what is to be scored, one for one.
-        future: their outcomes; None when there is nothing to score.
+        future: their outcomes to be, while a worker has them.
+        answers: their outcomes, one for each attempt, when they are there.
         refused: why the attempts aren't made: there is no budget for them.
     """
 
@@ -66,53 +68,29 @@ class Batch:
     attempts: Sequence[Attempt] = ()
     units: Sequence[Unit] = ()
     future: Future[list[Outcome]] | None = None
+    answers: Sequence[Outcome] = ()
     refused: str | None = None
 
     @property
     def done(self) -> bool:
         """Whether all its outcomes are there."""
-        return self.future is None or (self.future.done() and self.trouble is None)
+        return self.refused is not None or len(self.answers) == len(self.attempts)
 
     @property
-    def trouble(self) -> str | None:
-        """Why it must be run again: no worker could be had, or the scorer can't run now."""
-        if self.future is None or not self.future.done():
-            return None
-        if error := self.future.exception():
-            return str(error)
-        held = [outcome.hold for outcome in self.future.result() if outcome.hold is not None]
-        return held[0].message if held else None
+    def waits(self) -> bool:
+        """Whether it is for a worker, and none has it."""
+        return self.future is None and not self.done
+
+    def refuse(self, reason: str) -> None:
+        """It isn't run: there is no budget for it."""
+        self.units, self.future, self.refused = (), None, reason
 
     @property
     def outcomes(self) -> Iterator[tuple[Attempt, Outcome]]:
         """What came of each attempt that was made; call it when the batch is done."""
         if self.refused is not None:
             return iter(())
-        results: Sequence[Outcome] = self.future.result() if self.future is not None else ()
-        return zip(self.attempts, results, strict=True)
-
-
-@dataclass(slots=True)
-class Pause:
-    """While a scorer can't run: when to try one batch, and that batch while it is tried.
-
-    When it goes through, the others follow.
-    """
-
-    failures: int = 0
-    until: float | None = None  # `time.monotonic()`
-    probe: Batch | None = None
-
-    @property
-    def active(self) -> bool:
-        """Whether nothing new is to be started."""
-        return self.until is not None or self.probe is not None
-
-    def begin(self, now: float) -> None:
-        """It can't run: wait twice as long as the last time."""
-        self.probe = None
-        self.until = now + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self.failures, 20))
-        self.failures += 1
+        return zip(self.attempts, self.answers, strict=True)
 
 
 @dataclass(eq=False, slots=True)
@@ -125,12 +103,12 @@ class Progress:
         cursor: every unit completed up to this place is decided, as far as this process knows.
         saved: the cursor that is in the journal; None if there is none yet.
         saved_at: when it was put there, `time.monotonic()`.
-        problem: what keeps the scorer from going on, for people; None if nothing does.
         batches: what is on its way, in order.
         retried: units that are tried again, outside that order.
         opened: epochs that aren't journaled yet.
-        pause: how what can't be run is tried again.
-        breaker: stops it while its calls fail.
+        breaker: stops it while it can't run, or its calls fail.
+        probe: what is tried to see whether it works again.
+        told: the problem that the log has.
         allowance: what its budget leaves.
         hint: something its owner should know, though it goes on.
         journaled: where the last record of its decisions ends in the journal.
@@ -143,16 +121,21 @@ class Progress:
     cursor: int
     saved: int | None
     saved_at: float = 0.0
-    problem: str | None = None
     batches: deque[Batch] = field(default_factory=deque)
     retried: list[Batch] = field(default_factory=list)
     opened: list[Epoch] = field(default_factory=list)
-    pause: Pause = field(default_factory=Pause)
     breaker: Breaker = field(default_factory=Breaker)
-    allowance: Allowance = field(default=_UNLIMITED)
+    probe: Batch | None = None
+    told: str | None = None
+    allowance: Allowance = field(default=UNLIMITED)
     hint: str | None = None
     journaled: Position = field(default=_NOWHERE)
     unconfirmed: Decisions | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the scorer from going on, for people; None if nothing does."""
+        return self.breaker.reason(time.monotonic())
 
     @property
     def reached(self) -> int:
@@ -163,6 +146,11 @@ class Progress:
     def in_flight(self) -> int:
         """Units that are being scored."""
         return sum(len(batch.units) for batch in self.batches)
+
+    @property
+    def undecided(self) -> int:
+        """Units that were selected, and of which no decision is on disk."""
+        return sum(len(batch.attempts) for batch in self.batches)
 
     @property
     def in_flight_bytes(self) -> int:
@@ -185,11 +173,51 @@ class Progress:
             self.batches.popleft()
         self.cursor = end
 
-    def hold(self, problem: str) -> None:
-        """Note what keeps the scorer from going on."""
-        if self.problem != problem:
-            self.problem = problem
-            logger.warning("scorer %s waits: %s", self.scorer.key, problem)
+    def take_over(self, scorer: ActiveScorer) -> None:
+        """The scorer is another now: what waits runs with that one, and nothing is held against
+        it."""
+        self.scorer = scorer
+        self.probe = None
+        self.breaker.reset()
+
+    def take_in(self, now: float) -> None:
+        """Take in what workers have answered since the last time.
+
+        Args:
+            now: `time.monotonic()`.
+        """
+        for batch in [*self.batches, *self.retried]:
+            if batch.future is not None and batch.future.done():
+                self._take_in(batch, batch.future, now)
+
+    def take_back(self) -> None:
+        """Take from workers what they haven't begun with; it waits."""
+        for batch in (*self.batches, *self.retried):
+            if batch is not self.probe and batch.future is not None and batch.future.cancel():
+                batch.future = None
+
+    def split(self, batch: Batch, units: int) -> None:
+        """Leave only so many units, at least one, to a batch, and make another of the rest."""
+        place = batch.attempts[units - 1].place
+        rest = Batch(
+            batch.scorer,
+            batch.end,
+            [one for one in batch.counted if one.unit.position > place],
+            batch.attempts[units:],
+            batch.units[units:],
+        )
+        self.batches.insert(self.batches.index(batch) + 1, rest)
+        batch.end = place
+        batch.counted = [one for one in batch.counted if one.unit.position <= place]
+        batch.attempts, batch.units = batch.attempts[:units], batch.units[:units]
+
+    def log_problem(self) -> None:
+        """Have the log tell why nothing goes on, once."""
+        problem = None if self.breaker.state is State.CLOSED else self.breaker.problem
+        told = None if problem is None else problem.message
+        if told is not None and told != self.told:
+            logger.warning("scorer %s is paused: %s", self.scorer.key, told)
+        self.told = told
 
     def ready(self, most_bytes: int) -> list[Batch]:
         """The finished batches that come next, with about ``most_bytes`` of scores at most."""
@@ -207,6 +235,27 @@ class Progress:
                 if text is not None
             )
         return found
+
+    def _take_in(self, batch: Batch, future: Future[list[Outcome]], now: float) -> None:
+        """What was answered counts; what wasn't, behind it, waits."""
+        batch.future = None
+        answers: list[Outcome] = []
+        problems: list[Problem | None]
+        if error := future.exception():
+            problems = [Problem("NO_WORKER", str(error), certain=True)]
+        else:
+            outcomes = future.result()
+            answers = list(takewhile(lambda one: one.hold is None, outcomes))
+            problems = [problem_of(one) for one in outcomes[: len(answers) + 1]]
+        if batch is self.probe:
+            self.probe = None
+            self.breaker.probed(problems[0], now)
+        elif batch.scorer.serialized == self.scorer.serialized:  # else it says nothing of this one
+            for problem in problems:
+                self.breaker.record(problem, now)
+        if answers and len(answers) < len(batch.attempts):
+            self.split(batch, len(answers))
+        batch.answers = answers
 
 
 def _units(batches: Iterable[Batch]) -> set[tuple[str, int]]:

@@ -57,14 +57,6 @@ class Retries:
         )
         return [one.attempt for one in found[:most]]
 
-    def first(self, scorer: str, but: Iterable[tuple[str, int]]) -> Attempt | None:
-        """The one to try first, due or not: a probe of whether the scorer works again."""
-        under_way = set(but)
-        waiting = [
-            one for key, one in self._waiting.get(scorer, {}).items() if key not in under_way
-        ]
-        return min(waiting, key=lambda one: one.due_ms).attempt if waiting else None
-
     def count(self, scorer: str) -> int:
         """How many units of a scorer wait."""
         return len(self._waiting.get(scorer, {}))

@@ -148,7 +148,6 @@ class Scoring:
         except ControlUnavailable:
             commit(self._journal, known.values(), self._verdicts)  # that needs no scorers
             raise
-        self._spending.limit(known)
         self._adopt(known, active, newest)
         # Before units complete: where a new scorer begins must be on disk by then
         committed = commit(self._journal, known.values(), self._verdicts, dropped=self._left)
@@ -163,7 +162,7 @@ class Scoring:
         started = self._planner.start(known.values())
         self._pools.retire_idle()
         self._snapshot = [
-            (key, *(one.scorer.sample_rate, one.cursor, one.in_flight), self._retries.count(key),
+            (key, *(_rate(one), one.cursor, one.in_flight), self._retries.count(key),
              one.problem, one.allowance.reason or one.hint)
             for key, one in known.items()
         ]  # fmt: skip
@@ -247,10 +246,10 @@ class Scoring:
             progress = known.get(key) or self._begin(scorer, newest)
             known[key] = progress
             if progress.scorer != scorer:
-                progress.scorer = scorer
-                progress.problem = None
-                progress.pause.until = None
-                progress.breaker.reset(time.monotonic())
+                progress.take_over(scorer)
+        self._spending.limit(known, newest)
+        for key, scorer in valid.items():
+            progress = known[key]
             opened = progress.epochs.follow(
                 scorer,
                 progress.allowance.factor or 1.0,
@@ -279,6 +278,12 @@ class Scoring:
         if pending:
             wait(pending, _WAIT_SECONDS, FIRST_COMPLETED)
         return bool(pending)
+
+
+def _rate(progress: Progress) -> float:
+    """The rate that holds now."""
+    epoch = progress.epochs.current
+    return progress.scorer.sample_rate if epoch is None else epoch.rate
 
 
 def _follows_annotations(scorer: ActiveScorer) -> bool:

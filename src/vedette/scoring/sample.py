@@ -16,8 +16,3 @@ def draw(unit: str) -> float:
     """
     digest = blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=8, key=_KEY).digest()
     return (int.from_bytes(digest) >> 11) * 2.0**-53  # 53 bits: exact, and never rounds up to 1
-
-
-def selected(unit: str, rate: float) -> bool:
-    """Whether a scorer with this rate (0 to 1) scores the unit: u < rate."""
-    return draw(unit) < rate

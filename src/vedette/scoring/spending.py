@@ -5,136 +5,193 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from vedette.intake.records import DecisionRow
-from vedette.scoring.budget import Cap, Spent, allow, unpriced
+from vedette.scoring.account import Account, Look
+from vedette.scoring.budget import UNLIMITED, UNPRICED, Cap, Room, Spent, allow
 from vedette.scoring.progress import Progress
 from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "summary")
 _DAY_SECONDS = 86_400.0
-_MINUTE = 60.0
 _TRAFFIC_SECONDS = 900.0  # of traffic that tell what the rest of the day brings
 _LOOK_SECONDS = 1.0  # between looks at what is spent
 
 
-@dataclass(slots=True)
-class _Account:
-    """One scorer's; times are Unix seconds."""
-
-    dollars_today: float = 0.0
-    per_call: float | None = None  # of late
-    calls: deque[tuple[float, int]] = field(default_factory=deque)  # of the last minute
-    chosen: deque[tuple[float, float]] = field(default_factory=deque)  # units at the full rate
-    factor: float = 1.0
-    changed_at: float = float("-inf")
-    cap: Cap = field(default_factory=Cap)
-
-    def spent(self, under_way: int, since: float, now: float) -> Spent:
-        """What falls under a cap.
-
-        Args:
-            since: when we began to look at the traffic.
-        """
-        while self.calls and self.calls[0][0] < now - _MINUTE:
-            self.calls.popleft()
-        while self.chosen and self.chosen[0][0] < now - _TRAFFIC_SECONDS:
-            self.chosen.popleft()
-        seconds = max(_MINUTE, min(_TRAFFIC_SECONDS, now - since))
-        per_second = sum(units for _, units in self.chosen) / seconds
-        return Spent(
-            dollars_today=self.dollars_today,
-            calls_last_minute=sum(calls for _, calls in self.calls),
-            calls_under_way=under_way,
-            dollars_per_call=self.per_call,
-            calls_per_minute_at_full_rate=per_second * _MINUTE,
-            calls_left_today_at_full_rate=per_second * (_DAY_SECONDS - now % _DAY_SECONDS),
-        )
-
-
 class Spending:
-    """The accounts of all scorers, and the cap on all together."""
+    """The accounts of all scorers, and the cap on all together.
+
+    The day is that of the clock on the wall; all else goes by one that is never put back.
+    """
 
     def __init__(self, index: TraceIndex, cap: Cap) -> None:
         self._index = index
         self._cap = cap
-        self._accounts: dict[str, _Account] = {}
-        self._day = -1
-        self._began = time.time()
-        self._looked_at = 0.0
+        self._room = Room()
+        self._accounts: dict[str, Account] = {}
+        self._began = time.monotonic()
+        self._day: int | None = None
+        self._day_began = self._began
+        self._looked_at = float("-inf")
+        self._judges: set[str] = set()  # when it was looked at last
+        self._traffic = deque[tuple[float, int]]()  # the newest place, by when
 
-    def note_chosen(self, progress: Progress, units: int) -> None:
-        """So many units have been selected at the scorer's present rate."""
+    def limit(self, scorers: Mapping[str, Progress], newest: int) -> None:
+        """Set what each scorer may spend, `Progress.allowance`: once a second, and when others have
+        become active.
+
+        Args:
+            newest: the last place in the order of completion.
+        """
+        now = time.monotonic()
+        judges = {key: one for key, one in scorers.items() if one.scorer.is_judge}
+        if now - self._looked_at < _LOOK_SECONDS and judges.keys() == self._judges:
+            return
+        self._looked_at, self._judges = now, set(judges)
+        self._begin_day(now)
+        left_today = _DAY_SECONDS - time.time() % _DAY_SECONDS
+        look = Look(now, newest, self._places_per_second(newest, now), left_today)
+        for key, progress in scorers.items():
+            if key in judges:
+                self._follow(self._account(key), progress, look)
+            else:  # it may have been a judge
+                progress.allowance, progress.hint = UNLIMITED, None
+        for key in self._accounts.keys() - judges.keys():
+            self._accounts[key].leave()
+        calls = max((one.each.calls for one in self._accounts.values()), default=1.0)
+        window = self._cap.window(calls)[1]
+        of_all = sum((one.spent(window, look) for one in self._accounts.values()), Spent())
+        self._room = Room.under(self._cap, of_all, calls, now - self._began)
+        for key, progress in judges.items():
+            self._allow(self._accounts[key], progress, of_all, look)
+        for account in self._accounts.values():
+            account.forget(now - max(window, account.window))
+
+    def has_room(self, progress: Progress) -> bool:
+        """Whether another unit of the scorer may begin."""
+        return self._most(progress) >= 1
+
+    def take(self, progress: Progress, units: int) -> int:
+        """Units of the scorer are to begin; how many may. They count as under way from now on."""
+        granted = int(max(0.0, min(units, self._most(progress))))
+        if progress.scorer.is_judge:
+            account = self._account(progress.scorer.key)
+            account.under_way += granted
+            for room in (account.room, self._room):
+                room.take(granted, account.each)
+        return granted
+
+    def note_read(self, progress: Progress, places: int, selected: int) -> None:
+        """The scorer looked at so many places, and selected units at its present rate; those that
+        have to wait it looks at again."""
+        if not progress.scorer.is_judge:
+            return
         account = self._account(progress.scorer.key)
-        if units:
-            account.chosen.append((time.time(), units / (account.factor or 1.0)))
+        if not account.places:
+            self._looked_at = float("-inf")  # its share of the traffic is known now
+        account.read(places, selected)
 
     def note_decided(self, scorer: str, decisions: Iterable[DecisionRow]) -> None:
         """These decisions are on disk, with what their calls cost."""
+        now = time.monotonic()
+        self._begin_day(now)
         account = self._account(scorer)
+        learns = self._is_to_learn(account)
+        calls = 0
         for row in decisions:
-            if row["calls"]:
-                account.calls.append((time.time(), row["calls"]))
-                cost = row["cost_usd"]
-                if cost is not None:
-                    account.dollars_today += cost
-                    each = cost / row["calls"]
-                    known = account.per_call
-                    account.per_call = each if known is None else 0.9 * known + 0.1 * each
+            account.note(row)
+            calls += row["calls"]
+        if calls:
+            account.ended.append((now, calls))
+        if learns and not self._is_to_learn(account):  # it must be looked at before more begins
+            self._looked_at = float("-inf")
+            self._room = Room(calls=0.0, dollars=0.0)
 
-    def limit(self, scorers: Mapping[str, Progress]) -> None:
-        """Set what each scorer may spend: `Progress.allowance`, looked at once a second."""
-        now = time.time()
-        if now - self._looked_at < _LOOK_SECONDS:
-            return
-        self._looked_at = now
-        self._begin_day(int(now // _DAY_SECONDS))
-        judges = {key: one for key, one in scorers.items() if one.scorer.is_judge}
-        spent = {
-            key: self._account(key).spent(one.in_flight + len(one.retried), self._began, now)
-            for key, one in judges.items()
-        }
-        all_spent = _sum(spent.values())
-        for key, progress in judges.items():
-            account, own = self._account(key), progress.scorer.cap
-            if own != account.cap:
-                account.cap, account.changed_at = own, float("-inf")
-            allowance = allow(
-                [(own, spent[key]), (self._cap, all_spent)],
-                account.factor,
-                changed_at=account.changed_at,
-                day_began_at=now - now % _DAY_SECONDS,
-                now=now,
+    def _most(self, progress: Progress) -> float:
+        """How many units may begin."""
+        if not progress.scorer.is_judge:
+            return float("inf")
+        account = self._account(progress.scorer.key)
+        most = min(room.units(account.each) for room in (account.room, self._room))
+        if self._is_to_learn(account):
+            return min(most, 1 - account.under_way)
+        return most
+
+    def _is_to_learn(self, account: Account) -> bool:
+        """Whether the scorer's first units are scored one by one: how many calls they take, or what
+        those cost, is not known yet, and there is a cap on it."""
+        caps = account.cap, self._cap
+        if any(cap.calls_per_minute is not None for cap in caps) and account.calls_per_unit is None:
+            return True
+        unknown = account.dollars_per_call is None and not account.unpriced
+        return unknown and self._counts_dollars(account)
+
+    def _counts_dollars(self, account: Account) -> bool:
+        return any(cap.dollars_per_day is not None for cap in (account.cap, self._cap))
+
+    def _follow(self, account: Account, progress: Progress, look: Look) -> None:
+        """Take over how an active scorer is now."""
+        account.under_way = progress.in_flight + len(progress.retried)
+        account.waiting = max(0, look.newest - progress.reached)
+        cap = progress.scorer.cap
+        if account.factor is None:  # what an earlier engine allowed holds on, if there is a cap
+            account.factor = progress.epochs.factor(progress.scorer.sample_rate)
+            if Cap() != cap or Cap() != self._cap:
+                account.changed_at = look.at
+        elif cap != account.cap:
+            account.changed_at = float("-inf")
+        account.cap = cap
+
+    def _allow(self, account: Account, progress: Progress, of_all: Spent, look: Look) -> None:
+        """Set what a scorer may spend until the next look."""
+        each, own = account.each, account.spent(account.window, look)
+        account.room = Room.under(account.cap, own, each.calls, look.at - self._began)
+        factor = account.factor or 0.0
+        allowance = allow(
+            [(account.cap, own), (self._cap, of_all)],
+            each,
+            factor,
+            changed_at=account.changed_at,
+            day_began_at=self._day_began,
+            now=look.at,
+        )
+        if allowance.factor != factor:
+            account.factor, account.changed_at = allowance.factor, look.at
+        if allowance.reason is None and not self.has_room(progress):
+            reason = (
+                account.room.why_full(account.cap, own, each)
+                or self._room.why_full(self._cap, of_all, each)
+                or "Its first units are scored one by one: what they take is not known yet."
             )
-            if allowance.factor != account.factor:
-                account.factor, account.changed_at = allowance.factor, now
-            progress.allowance = allowance
-            if told := unpriced(own, spent[key]) or unpriced(self._cap, spent[key]):
-                progress.hint = told if spent[key].calls_last_minute else None
+            allowance = replace(allowance, reason=reason)
+        progress.allowance = allowance
+        progress.hint = UNPRICED if account.unpriced and self._counts_dollars(account) else None
 
-    def _begin_day(self, day: int) -> None:
-        if day != self._day:
-            self._day = day
-            for account in self._accounts.values():
-                account.dollars_today = 0.0
-            rows = self._index.connection().execute(_SQL["costs"], {"day": day})
-            for scorer, _, cost in rows:
-                self._account(scorer).dollars_today = cost
+    def _places_per_second(self, newest: int, now: float) -> float:
+        traffic = self._traffic
+        traffic.append((now, newest))
+        while len(traffic) > 1 and traffic[1][0] <= now - _TRAFFIC_SECONDS:
+            traffic.popleft()
+        at, first = traffic[0]
+        # Not of a shorter time, however short it is that we look: a burst is not the whole day
+        return max(0, newest - first) / max(_TRAFFIC_SECONDS, now - at)
 
-    def _account(self, scorer: str) -> _Account:
-        return self._accounts.setdefault(scorer, _Account())
+    def _begin_day(self, now: float) -> None:
+        """Take what is spent today, and at first what calls cost, from the read model."""
+        day = int(time.time() // _DAY_SECONDS)
+        if day == self._day:
+            return
+        connection = self._index.connection()
+        if self._day is None:
+            for scorer, _, each in connection.execute(_SQL["prices"]):
+                self._account(scorer).dollars_per_call = each
+        self._day, self._day_began = day, now
+        for account in self._accounts.values():
+            account.dollars_today = 0.0
+        for scorer, _, cost, *_ in connection.execute(_SQL["costs"], {"day": day}):
+            self._account(scorer).dollars_today = cost
 
-
-def _sum(parts: Iterable[Spent]) -> Spent:
-    spent = list(parts)
-    priced = [one.dollars_per_call for one in spent if one.dollars_per_call is not None]
-    return Spent(
-        dollars_today=sum(one.dollars_today for one in spent),
-        calls_last_minute=sum(one.calls_last_minute for one in spent),
-        calls_under_way=sum(one.calls_under_way for one in spent),
-        dollars_per_call=max(priced, default=None),
-        calls_per_minute_at_full_rate=sum(one.calls_per_minute_at_full_rate for one in spent),
-        calls_left_today_at_full_rate=sum(one.calls_left_today_at_full_rate for one in spent),
-    )
+    def _account(self, scorer: str) -> Account:
+        return self._accounts.setdefault(scorer, Account())

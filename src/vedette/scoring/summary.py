@@ -29,15 +29,17 @@ def scorers_summary(
     Returns:
         By experiment and name: ``scorer``, ``experiment_id``, ``active``, ``version``, ``rate``,
         ``epoch``, ``units`` (all that were decided), ``selected``, ``scored``, ``failed``,
-        ``retrying``, ``waiting`` (complete, not yet decided; of any experiment), ``lag_seconds``
-        (now minus the oldest of those), ``calls_today``, ``cost_today_usd`` (UTC) and ``problem``.
+        ``retrying``, ``over_budget``, ``in_flight`` (being scored), ``waiting`` (complete, not yet
+        decided; of any experiment), ``lag_seconds`` (now minus the oldest of those),
+        ``calls_today``, ``input_tokens_today``, ``output_tokens_today``, ``cost_today_usd`` (UTC),
+        ``problem`` and ``note``.
     """
     now = time.time()
     counts: dict[str, dict[str, int]] = {}
     for key, decision, units in connection.execute(_SQL["counts"]):
         counts.setdefault(key, {})[decision] = units
     day = {"day": int(now // _DAY_SECONDS)}
-    costs = {key: (calls, cost) for key, calls, cost in connection.execute(_SQL["costs"], day)}
+    costs = {key: spent for key, *spent in connection.execute(_SQL["costs"], day)}
     cursors = {
         key: (waiting, oldest) for key, waiting, oldest in connection.execute(_SQL["cursors"])
     }
@@ -50,7 +52,8 @@ def scorers_summary(
         made = counts.get(key, {})
         waiting, oldest = cursors.get(key, (0, None))
         epoch, rate = epochs.get(key, (None, None))
-        calls, cost = costs.get(key, (0, 0.0))
+        calls, cost, input_tokens, output_tokens = costs.get(key, (0, 0.0, 0, 0))
+        told = engine.get(key, {})
         rows.append(
             {
                 "scorer": name,
@@ -64,11 +67,16 @@ def scorers_summary(
                 "scored": made.get("scored", 0),
                 "failed": made.get("failed", 0),
                 "retrying": made.get("retrying", 0),
+                "over_budget": made.get("budget", 0),
+                "in_flight": told.get("in_flight", 0),
                 "waiting": waiting,
                 "lag_seconds": 0.0 if oldest is None else max(0.0, now - oldest / 1000),
                 "calls_today": calls,
+                "input_tokens_today": input_tokens,
+                "output_tokens_today": output_tokens,
                 "cost_today_usd": cost,
-                "problem": engine.get(key, {}).get("problem"),
+                "problem": told.get("problem"),
+                "note": told.get("note"),
             }
         )
     return rows

@@ -25,7 +25,11 @@ SELECT count(*) FROM completed WHERE position > :cursor AND position <= :place;
 SELECT scorer, decision, sum(units) FROM decision_counts GROUP BY scorer, decision;
 
 -- name: costs
-SELECT scorer, calls, cost_usd FROM scorer_costs WHERE day = :day;
+SELECT scorer, calls, cost_usd, input_tokens, output_tokens FROM scorer_costs WHERE day = :day;
+
+-- name: prices
+-- What a call cost on the last day on which that was known.
+SELECT scorer, max(day), cost_usd / calls FROM scorer_costs WHERE cost_usd > 0 GROUP BY scorer;
 
 -- name: cursors
 SELECT c.scorer, (SELECT count(*) FROM completed u WHERE u.position > c.position),

@@ -58,7 +58,8 @@ class Verdicts:
             unit = f"{scorer.key} {attempt.unit_id} {attempt.revision}"
             at = next_try(unit, attempt.number, first / 1000, now / 1000, outcome.retry)
             if at is None:
-                answers = [failed_row(scorer.name, *given_up(outcome.retry, attempt.number))]
+                told = given_up(outcome.retry, attempt.number, (now - first) / 1000)
+                answers = [failed_row(scorer.name, *told)]
             else:
                 again = int(at * 1000)
         rows = self._rows(scorer, attempt, answers)
@@ -86,7 +87,7 @@ class Verdicts:
         """The decision on a unit that there is no budget to score."""
         decided = _decision(scorer, attempt, "budget", int(time.time() * 1000))
         decided["error_code"], decided["error"] = "BUDGET", reason
-        decided["attempts"] = 0
+        decided["attempts"], decided["first_attempt_ms"] = attempt.number - 1, attempt.first_ms
         return decided
 
     def journaled(self, scorer: str, decisions: Sequence[DecisionRow]) -> None:
