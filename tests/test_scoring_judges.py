@@ -165,8 +165,9 @@ def test_more_models_that_hang_than_there_is_room_for_hold_up_no_other(
         assert time.monotonic() < deadline, pool.state()
         time.sleep(0.05)
 
+    start = time.monotonic()
     assert values(run(pool, judge(), *range(10))) == ["yes"] * 10
-    assert not any(future.done() for future in stuck)
+    assert time.monotonic() - start < 5  # before any of them ends
     for future in stuck:
         assert {one.retry and one.retry.code for one in future.result(60)} == {"TIMEOUT"}
 
