@@ -176,7 +176,7 @@ def test_what_is_not_yet_asked_can_be_taken_back(pool: JudgePool, llm: FakeLLM) 
     llm.reset(Reply(seconds=1.0))
     futures = [pool.submit(judge(), [unit(number)]) for number in range(40)]
     deadline = time.monotonic() + 10
-    while llm.in_flight < 32:
+    while pool.state()[MODEL]["under_way"] < 32:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
