@@ -48,11 +48,16 @@ def commit(
         _append(journal, _record(key, (place, None))) for key, place in (dropped or {}).items()
     ]
     for progress in scorers:
-        if progress.unconfirmed is None:
-            progress.unconfirmed = _draft(progress, verdicts, everything=everything)
-        if progress.unconfirmed is not None:
-            finished |= bool(progress.unconfirmed["decisions"] or progress.unconfirmed["counts"])
+        try:
+            if progress.unconfirmed is None:
+                progress.unconfirmed = _draft(progress, verdicts, everything=everything)
+            if progress.unconfirmed is None:
+                continue
             writes.append((progress, _append(journal, progress.unconfirmed)))
+        except (TypeError, ValueError) as error:  # a defect, but none of the other scorers'
+            progress.hold(f"its decisions can't be written: {error}")
+            continue
+        finished |= bool(progress.unconfirmed["decisions"] or progress.unconfirmed["counts"])
     for written in forgotten:
         written.result(_JOURNAL_SECONDS)
     for progress, written in writes:
@@ -108,6 +113,7 @@ def _confirm(progress: Progress, verdicts: Verdicts) -> None:
         for batch in progress.retried
         if not all((one.unit_id, one.revision, one.number) in told for one in batch.attempts)
     ]
+    progress.held = None
     progress.advance(end)
     progress.opened = progress.opened[len(record["epochs"]) :]
     progress.saved, progress.saved_at = end, time.monotonic()
