@@ -165,8 +165,9 @@ def test_more_models_that_hang_than_there_is_room_for_hold_up_no_other(
         assert time.monotonic() < deadline, pool.state()
         time.sleep(0.05)
 
+    start = time.monotonic()
     assert values(run(pool, judge(), *range(10))) == ["yes"] * 10
-    assert not any(future.done() for future in stuck)
+    assert time.monotonic() - start < 5  # before any of them ends
     for future in stuck:
         assert {one.retry and one.retry.code for one in future.result(60)} == {"TIMEOUT"}
 
@@ -175,7 +176,7 @@ def test_what_is_not_yet_asked_can_be_taken_back(pool: JudgePool, llm: FakeLLM) 
     llm.reset(Reply(seconds=1.0))
     futures = [pool.submit(judge(), [unit(number)]) for number in range(40)]
     deadline = time.monotonic() + 10
-    while llm.in_flight < 32:
+    while pool.state()[MODEL]["under_way"] < 32:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

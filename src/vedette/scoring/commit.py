@@ -117,6 +117,7 @@ def _confirm(progress: Progress, verdicts: Verdicts) -> None:
         for batch in progress.retried
         if not all((one.unit_id, one.revision) in told for one in batch.attempts)
     ]
+    progress.held = None
     progress.advance(end)
     progress.opened = progress.opened[len(record["epochs"]) :]
     progress.saved, progress.saved_at = end, time.monotonic()

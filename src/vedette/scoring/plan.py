@@ -27,7 +27,7 @@ _IN_FLIGHT_BYTES = 64 * 1024 * 1024
 _BATCH_BYTES = 4 * 1024 * 1024
 _RETRIED = 64  # units of one scorer that are tried again at a time
 _LOAD_SIZE = 24 * 1024 * 1024  # characters of units read in one go; the rest comes next time
-_FILTER = "FILTER"  # the code of a problem with it
+_FILTER = "FILTER"  # the code of a problem with a filter
 
 
 class Planner:
