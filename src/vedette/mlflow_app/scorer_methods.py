@@ -6,7 +6,6 @@ import difflib
 import json
 import threading
 import uuid
-from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -25,6 +24,7 @@ from vedette.client.findings import not_self_contained
 from vedette.client.self_contained import check_stored
 from vedette.mlflow_app.filter_position import require_filter
 from vedette.mlflow_app.plane import TracePlane
+from vedette.scoring.judges import functions
 
 _NOT_FOUND = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 _registering = threading.Lock()  # MLflow reads the highest version, then adds the next
@@ -55,7 +55,7 @@ class ScorerMethods:
             raise MlflowException.invalid_parameter_value(
                 f"serialized_scorer is not one that MLflow's Scorer.model_dump() has made: {error}"
             ) from error
-        for function in _functions(data):
+        for function in functions(data):
             _require_self_contained(name, function)
         with _registering:
             found = super().register_scorer(experiment_id, name, serialized_scorer)  # type: ignore[misc]
@@ -188,18 +188,6 @@ class ScorerMethods:
     def _scorers(self, experiment_id: str) -> list[ScorerVersion]:
         found: list[ScorerVersion] = self.list_scorers(experiment_id)  # type: ignore[attr-defined]
         return found
-
-
-def _functions(data: Any) -> Iterator[dict[str, Any]]:
-    """The serialized ``@scorer`` functions in a serialized scorer, be it an ensemble."""
-    if isinstance(data, dict):
-        if data.get("call_source") is not None:
-            yield data
-        for value in data.values():
-            yield from _functions(value)
-    elif isinstance(data, list):
-        for value in data:
-            yield from _functions(value)
 
 
 def _require_self_contained(name: str, function: dict[str, Any]) -> None:
