@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 
 from vedette.intake.journal import JournalWriter
@@ -24,7 +24,6 @@ def commit(
     scorers: Iterable[Progress],
     verdicts: Verdicts,
     *,
-    dropped: Mapping[str, int] | None = None,
     everything: bool = False,
 ) -> bool:
     """Journal what is finished, one record for each scorer, and wait until it is on disk.
@@ -33,7 +32,6 @@ def commit(
 
     Args:
         verdicts: makes rows of outcomes.
-        dropped: stored cursors, by scorer key, that are to be forgotten.
         everything: also write counts and cursors alone, which else wait a few seconds for more.
 
     Returns:
@@ -45,17 +43,12 @@ def commit(
     """
     finished = False
     writes: list[tuple[Progress, Future[Position]]] = []
-    forgotten = [
-        _append(journal, _record(key, (place, None))) for key, place in (dropped or {}).items()
-    ]
     for progress in scorers:
         if progress.unconfirmed is None:
             progress.unconfirmed = _draft(progress, verdicts, everything=everything)
         if progress.unconfirmed is not None:
             finished |= bool(progress.unconfirmed["decisions"] or progress.unconfirmed["counts"])
             writes.append((progress, _append(journal, progress.unconfirmed)))
-    for written in forgotten:
-        written.result(_JOURNAL_SECONDS)
     for progress, written in writes:
         progress.journaled = written.result(_JOURNAL_SECONDS)
         _confirm(progress, verdicts)
@@ -73,15 +66,19 @@ def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decis
         or bool(progress.opened)
         or progress.saved is None
     )
+    everything |= progress.stopped_at is not None
     due = end != progress.saved and (
         everything or time.monotonic() - progress.saved_at > _SAVE_SECONDS
     )
     if not (pressing or due):
         return None
-    record = _record(progress.scorer.key, (progress.saved, end))
+    record = empty_record(progress.scorer.key, (progress.saved, end))
     record["epochs"] = [epoch.row() for epoch in progress.opened]
     record["counts"] = _counts(ready)
     for batch in ready:
+        record["decisions"] += [
+            verdicts.undrawn(batch.scorer, choice) for choice in batch.counted if choice.open
+        ]
         if batch.refused is not None:
             record["decisions"] += [
                 verdicts.over_budget(batch.scorer, attempt, batch.refused)
@@ -90,7 +87,8 @@ def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decis
     for batch in (*ready, *retried):
         for attempt, outcome in batch.outcomes:
             decision, rows = verdicts.of(batch.scorer, attempt, outcome)
-            progress.breaker.record(problem_of(outcome), time.monotonic())
+            if outcome.left is None:
+                progress.breaker.record(problem_of(outcome), time.monotonic())
             record["decisions"].append(decision)
             record["put"] += rows
     return record
@@ -102,7 +100,10 @@ def _confirm(progress: Progress, verdicts: Verdicts) -> None:
     assert record is not None
     assert record["cursor"] is not None
     end = record["cursor"][1]
-    assert end is not None
+    progress.unconfirmed = None
+    if end is None:
+        progress.ended = True
+        return
     told = {(one["unit_id"], one["revision"], one["attempts"]) for one in record["decisions"]}
     progress.retried = [
         batch
@@ -114,7 +115,6 @@ def _confirm(progress: Progress, verdicts: Verdicts) -> None:
     progress.advance(end)
     progress.opened = progress.opened[len(record["epochs"]) :]
     progress.saved, progress.saved_at = end, time.monotonic()
-    progress.unconfirmed = None
     verdicts.journaled(progress.scorer.key, record["decisions"])
 
 
@@ -122,6 +122,8 @@ def _counts(batches: Iterable[Batch]) -> list[CountRow]:
     sums = Counter[tuple[int, int, int, str]]()
     for batch in batches:
         for choice in batch.counted:
+            if choice.open:
+                continue
             at = choice.unit.completed_ms
             key = choice.epoch.number, choice.stratum, at - at % _HOUR_MS, choice.decision
             sums[key] += choice.count
@@ -132,7 +134,8 @@ def _counts(batches: Iterable[Batch]) -> list[CountRow]:
     ]
 
 
-def _record(scorer: str, cursor: tuple[int | None, int | None]) -> Decisions:
+def empty_record(scorer: str, cursor: tuple[int | None, int | None]) -> Decisions:
+    """A record that moves a cursor, and says nothing else yet; see `Decisions`."""
     put: list[AssessmentRow] = []
     return Decisions(scorer=scorer, cursor=cursor, epochs=[], decisions=[], counts=[], put=put)
 

@@ -3,13 +3,14 @@
 Every decision says in which epoch it was made and with what probability its unit was selected, so
 that estimates stay unbiased when rates change. An epoch holds for the units that became complete
 after its place and up to the next epoch's: a replay after a crash decides as was decided before.
+While the scorer is stopped, an epoch says so.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vedette.intake.records import EpochRow
 from vedette.scoring.active import ActiveScorer
@@ -20,6 +21,8 @@ _SQL = statements("vedette.scoring", "decided")
 
 BASE_STRATUM = -1
 STARTED = "started"  # how the reason of an epoch begins that follows on no other
+STOPPED = "stopped"  # how the reason of an epoch begins in which the scorer decides nothing
+_LEFT = f"{STOPPED}: what was complete by then is left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Epoch:
         rate: inclusion probability of units in no stratum.
         strata: (filter, inclusion probability); the first that matches a unit is its stratum.
         reason: why it was opened, for people.
+        of_sessions: whether the scorer's units are sessions.
     """
 
     number: int
@@ -44,6 +48,7 @@ class Epoch:
     filter_string: str | None
     strata: tuple[tuple[str, float], ...]
     reason: str
+    of_sessions: bool
 
     def probability(self, stratum: int) -> float:
         """The inclusion probability in a stratum."""
@@ -53,6 +58,16 @@ class Epoch:
     def highest(self) -> float:
         """The highest inclusion probability a unit can have."""
         return max(self.rate, *(rate for _, rate in self.strata), 0.0)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its units are not for the scorer to decide: it was stopped."""
+        return self.reason.startswith(STOPPED)
+
+    @property
+    def left(self) -> bool:
+        """Whether its units were complete before the stop, and had not had their turn."""
+        return self.reason == _LEFT
 
     def row(self) -> EpochRow:
         """As it is journaled."""
@@ -65,6 +80,7 @@ class Epoch:
             filter=self.filter_string,
             strata=list(self.strata),
             reason=self.reason,
+            of_sessions=self.of_sessions,
         )
 
 
@@ -83,7 +99,7 @@ class Epochs:
     def begin(self) -> int:
         """The place after which the scorer became active, the last time it did."""
         starts = [one.after_position for one in self._epochs if one.reason.startswith(STARTED)]
-        return starts[-1] if starts else self._epochs[0].after_position
+        return starts[-1] if starts else 0
 
     def at(self, position: int) -> tuple[Epoch, int | None]:
         """The epoch that holds for the unit after place ``position``, and the last place for which
@@ -93,10 +109,16 @@ class Epochs:
                 return older, newer.after_position
         return self._epochs[-1], None
 
-    @property
-    def all(self) -> list[Epoch]:
-        """All of them."""
-        return list(self._epochs)
+    def holding(self, position: int) -> Epoch | None:
+        """The epoch that holds for the unit at this place; None: it was before the first start."""
+        if not self._epochs or position <= self._epochs[0].after_position:
+            return None
+        epoch, _ = self.at(position - 1)
+        return epoch
+
+    def numbered(self, number: int) -> Epoch | None:
+        """The epoch of this number, if it is known."""
+        return next((one for one in self._epochs if one.number == number), None)
 
     def follow(
         self,
@@ -142,13 +164,31 @@ class Epochs:
             filter_string=scorer.filter_string,
             strata=strata,
             reason=reason,
+            of_sessions=scorer.is_session_level,
         )
         self._epochs.append(opened)
         return opened
 
+    def stop(self, decided: int, position: int, now_ms: int) -> list[Epoch]:
+        """Open the epochs of a scorer that is stopped; those that were opened.
 
-def stored_epochs(index: TraceIndex) -> dict[str, list[Epoch]]:
-    """All epochs by scorer key, oldest first."""
+        Args:
+            decided: the place up to which it has decided.
+            position: the newest place at the stop.
+        """
+        last = self.current
+        if last is None or last.stopped:
+            return []
+        stop = replace(last, opened_ms=now_ms, rate=0.0, filter_string=None, strata=())
+        opened = [replace(stop, after_position=decided, reason=_LEFT)] if decided < position else []
+        opened.append(replace(stop, after_position=position, reason=STOPPED))
+        opened = [replace(one, number=last.number + n) for n, one in enumerate(opened, 1)]
+        self._epochs += opened
+        return opened
+
+
+def stored_epochs(index: TraceIndex) -> dict[str, Epochs]:
+    """The epochs of every scorer, by its key."""
     found: dict[str, list[Epoch]] = {}
     for (
         scorer,
@@ -160,9 +200,10 @@ def stored_epochs(index: TraceIndex) -> dict[str, list[Epoch]]:
         text,
         strata,
         reason,
+        of_sessions,
     ) in index.connection().execute(_SQL["epochs"]):
         pairs = tuple((str(filter_), float(share)) for filter_, share in json.loads(strata))
         found.setdefault(scorer, []).append(
-            Epoch(number, opened, after, version, rate, text, pairs, reason)
+            Epoch(number, opened, after, version, rate, text, pairs, reason, bool(of_sessions))
         )
-    return found
+    return {scorer: Epochs(epochs) for scorer, epochs in found.items()}

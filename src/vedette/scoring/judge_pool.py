@@ -97,7 +97,7 @@ class JudgePool:
         """Judge the units, in any order.
 
         The future has one outcome for each unit, in their order; or `WorkersUnavailable`, then it
-        is for the caller to submit them again.
+        is for the caller to submit them again. What waits when it is cancelled is not asked.
         """
         asked = models(scorer.definition, os.environ) or ["no model"]
         with self._changed:

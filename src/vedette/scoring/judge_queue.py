@@ -118,6 +118,8 @@ class JudgeQueue:
         for lane in self._lanes.values():
             while lane.waiting and room > 0 and lane.endpoint.has_room(lane.under_way, now):
                 job = lane.take()
+                if job.batch.future.cancelled():
+                    continue
                 job.started = now
                 lane.under_way += 1
                 room -= 1

@@ -88,7 +88,8 @@ class WorkerPool:
         """Score the units, in order, in one worker after other work of this scorer.
 
         The future has one outcome for each unit, or `WorkersUnavailable`: then nothing is known of
-        any of them, and it is for the caller to try again.
+        any of them, and it is for the caller to try again. One that is cancelled before its turn
+        is not run.
         """
         future: Future[list[Outcome]] = Future()
         with self._lock:
@@ -132,7 +133,8 @@ class WorkerPool:
             for lane in self._lanes.values():
                 lane.waiting.clear()
         for _, future in waiting:
-            future.set_exception(WorkersUnavailable("scoring is stopping"))
+            if future.set_running_or_notify_cancel():
+                future.set_exception(WorkersUnavailable("scoring is stopping"))
         self._forks.close()
         self._threads.shutdown()
 
@@ -143,6 +145,15 @@ class WorkerPool:
                 lane.running -= 1
                 return
             units, future = lane.waiting.popleft()
+        if future.set_running_or_notify_cancel():  # else nobody wants it any more
+            self._run(lane, units, future)
+        with self._lock:
+            if lane.waiting and not self._closed:
+                self._threads.submit(self._work, lane)
+            else:
+                lane.running -= 1
+
+    def _run(self, lane: _Lane, units: Sequence[Unit], future: Future[list[Outcome]]) -> None:
         try:
             future.set_result(self._score(lane, units))
         except WorkersUnavailable as error:
@@ -150,11 +161,6 @@ class WorkerPool:
         except Exception as error:
             logger.exception("a batch of scorer %s could not be run", lane.scorer.key)
             future.set_exception(WorkersUnavailable(str(error)))
-        with self._lock:
-            if lane.waiting and not self._closed:
-                self._threads.submit(self._work, lane)
-            else:
-                lane.running -= 1
 
     def _score(self, lane: _Lane, units: Sequence[Unit]) -> list[Outcome]:
         outcomes: list[Outcome] = []

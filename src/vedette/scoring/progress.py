@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -13,8 +13,8 @@ from vedette.scoring.active import ActiveScorer
 from vedette.scoring.breaker import Breaker
 from vedette.scoring.budget import Allowance
 from vedette.scoring.epochs import Epoch, Epochs
-from vedette.scoring.outcomes import Outcome, Unit
-from vedette.scoring.selection import Choice
+from vedette.scoring.outcomes import Left, Outcome, Unit
+from vedette.scoring.selection import SELECTED, Choice
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ _NOWHERE = Position(0, 0)
 _UNLIMITED = Allowance(factor=1.0, calls_now=None, reason=None)
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 600.0  # seconds
+_ROW_BYTES = 600  # of a decision, about, without scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,22 @@ class Attempt:
     completed_ms: int
     number: int = 1
     first_ms: int | None = None
+
+    @classmethod
+    def first(cls, choice: Choice) -> Attempt:
+        """The first try of a unit."""
+        unit = choice.unit
+        return cls(
+            unit_id=unit.unit_id,
+            unit_type="trace" if unit.session_id is None else "session",
+            revision=unit.revision,
+            trace_id=unit.trace_id,
+            epoch=choice.epoch.number,
+            stratum=choice.stratum,
+            inclusion_probability=choice.epoch.probability(choice.stratum),
+            draw=choice.draw,
+            completed_ms=unit.completed_ms,
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -82,6 +99,15 @@ class Batch:
             return str(error)
         held = [outcome.hold for outcome in self.future.result() if outcome.hold is not None]
         return held[0].message if held else None
+
+    def leave(self, left: Left) -> None:
+        """Its units are not scored; what isn't running yet, never is."""
+        if self.future is not None:
+            self.future.cancel()
+        self.future = Future()
+        self.future.set_result(
+            [Outcome(attempt.unit_id, [], 0.0, left=left) for attempt in self.attempts]
+        )
 
     @property
     def outcomes(self) -> Iterator[tuple[Attempt, Outcome]]:
@@ -136,6 +162,8 @@ class Progress:
         journaled: where the last record of its decisions ends in the journal.
         unconfirmed: a record that may or may not be in the journal: it is written again as it is,
             so that it is applied once.
+        stopped_at: the newest place when it was stopped; None while it is active.
+        ended: nothing of it is left to be written.
     """
 
     scorer: ActiveScorer
@@ -153,6 +181,8 @@ class Progress:
     hint: str | None = None
     journaled: Position = field(default=_NOWHERE)
     unconfirmed: Decisions | None = None
+    stopped_at: int | None = None
+    ended: bool = False
 
     @property
     def reached(self) -> int:
@@ -170,14 +200,23 @@ class Progress:
         return sum(len(unit.payload) for batch in self.batches for unit in batch.units)
 
     @property
-    def under_way(self) -> set[tuple[str, int]]:
-        """Those units: id and revision."""
-        return _units(self.batches)
+    def under_way(self) -> dict[tuple[str, int], tuple[str, int]]:
+        """What is not journaled yet of units that may be considered again: decision and stratum by
+        id and revision."""
+        found: dict[tuple[str, int], tuple[str, int]] = {}
+        for batch in self.batches:
+            for choice in batch.counted:
+                if choice.open:
+                    unit = choice.unit
+                    found[unit.unit_id, unit.revision] = choice.decision, choice.stratum
+            for one in batch.attempts:
+                found[one.unit_id, one.revision] = SELECTED, one.stratum
+        return found
 
     @property
     def tried_again(self) -> set[tuple[str, int]]:
         """The units that are being tried again: id and revision."""
-        return _units(self.retried)
+        return {(one.unit_id, one.revision) for batch in self.retried for one in batch.attempts}
 
     def advance(self, end: int) -> None:
         """Everything up to the place ``end`` is decided."""
@@ -199,6 +238,8 @@ class Progress:
             if not batch.done or size > most_bytes:
                 break
             found.append(batch)
+            size += _ROW_BYTES * len(batch.attempts)
+            size += _ROW_BYTES * sum(choice.open for choice in batch.counted)
             size += sum(
                 len(text)
                 for _, outcome in batch.outcomes
@@ -207,7 +248,3 @@ class Progress:
                 if text is not None
             )
         return found
-
-
-def _units(batches: Iterable[Batch]) -> set[tuple[str, int]]:
-    return {(one.unit_id, one.revision) for batch in batches for one in batch.attempts}
