@@ -276,6 +276,28 @@ def test_a_root_that_comes_late_is_taken_back_from_where_it_was_counted(tmp_path
     plane.close()
 
 
+def test_a_root_that_comes_after_a_stop_takes_back_what_was_counted_before_it(
+    tmp_path: Path,
+) -> None:
+    plane = Plane(tmp_path, max_trace_age=0.2)
+    plane.register("0", "probe", "return True")
+    plane.start("0", "probe")
+    plane.settle()
+    plane.arrive(spans_record("0", 1, root=False))
+    deadline = time.monotonic() + 20
+    while plane.counts("0", "probe") != {"incomplete": 1}:
+        assert time.monotonic() < deadline
+        settle(plane)
+    for rate in (0.0, 1.0):
+        plane.start("0", "probe", rate=rate)
+        plane.settle()
+    plane.arrive(spans_record("0", 1))
+    settle(plane)
+
+    assert plane.counts("0", "probe") == {"scored": 1}
+    plane.close()
+
+
 def test_a_trace_of_an_evaluation_run_without_its_root_is_counted_once(tmp_path: Path) -> None:
     plane = Plane(tmp_path, max_trace_age=0.2)
     plane.register("0", "probe", "return True")

@@ -11,9 +11,10 @@ from mlflow.genai.judges import make_judge
 from mlflow.genai.scorers import Guidelines, RegexMatch
 
 from judge_support import MODEL, active
-from scoring_support import code
+from scoring_support import code, unit
 from vedette.scoring.endpoints import Endpoint
 from vedette.scoring.judge_environment import judge_environment
+from vedette.scoring.judge_queue import JudgeQueue
 from vedette.scoring.judges import asks_model, has_code, models, refusal
 
 
@@ -49,6 +50,16 @@ def test_good_answers_bring_the_calls_back() -> None:
     for _ in range(100):
         endpoint.answered(started=20.0)
     assert endpoint.limit == 8
+
+
+def test_what_is_cancelled_before_its_turn_is_not_asked() -> None:
+    queue = JudgeQueue(4)
+    scorer = code("return True")
+    given_up, wanted = (queue.put(scorer, ["m"], [unit(n)]) for n in (1, 2))
+    assert given_up.future.cancel()
+
+    assert [job.batch for job in queue.due(0.0)] == [wanted]
+    assert queue.state(0.0)["m"]["under_way"] == 1
 
 
 @given(

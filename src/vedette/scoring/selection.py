@@ -122,11 +122,14 @@ class Selection:
     def _taken_back(self, epochs: Epochs, unit: CompletedUnit) -> list[Choice]:
         """What was counted of a trace when it was given up, where it was counted."""
         found = self._index.connection().execute(_SQL["was_incomplete"], {"trace": unit.row})
-        return [
-            Choice(replace(unit, completed_ms=completed_ms), "incomplete", then, count=-1)
-            for position, completed_ms in found
-            if position > epochs.begin and (then := epochs.holding(position)) is not None
-        ]
+        taken: list[Choice] = []
+        for position, completed_ms in found:
+            then = epochs.holding(position)
+            if then is not None and (then.left or not then.stopped):
+                counted = "stopped" if then.left else "incomplete"
+                unit_then = replace(unit, completed_ms=completed_ms)
+                taken.append(Choice(unit_then, counted, then, count=-1))
+        return taken
 
     def _as_it_was(self, epochs: Epochs, unit: CompletedUnit) -> tuple[Epoch, CompletedUnit] | None:
         """A trace whose annotations changed, as it was when it became complete, and the epoch of
