@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=600.0, help="seconds, per server")
     options = parser.parse_args()
     os.environ |= {
+        "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http,https",
         "MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS": "true",
         "MLFLOW_ONLINE_SCORING_DEFAULT_TRACE_COMPLETION_BUFFER_SECONDS": str(_BUFFER_SECONDS),
     }

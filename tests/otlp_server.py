@@ -72,7 +72,29 @@ class OtlpServer:
         chunks = [body] if isinstance(body, bytes) else body
         return self._runner.run(self._post(chunks, sent, path))
 
-    async def _post(self, chunks: Iterable[bytes], headers: dict[str, str], path: str) -> Answer:
+    def post_together(self, bodies: Iterable[bytes]) -> list[Answer]:
+        """Send requests that all have their bodies under way at the same time."""
+
+        async def send_all() -> list[Answer]:
+            go_on = asyncio.Event()
+            headers = {"content-type": PROTOBUF}
+            posts = [
+                asyncio.ensure_future(self._post([body], headers, "/v1/traces", go_on))
+                for body in bodies
+            ]
+            await asyncio.wait(posts, timeout=1.0)
+            go_on.set()
+            return await asyncio.gather(*posts)
+
+        return self._runner.run(send_all())
+
+    async def _post(
+        self,
+        chunks: Iterable[bytes],
+        headers: dict[str, str],
+        path: str,
+        go_on: asyncio.Event | None = None,
+    ) -> Answer:
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -90,7 +112,11 @@ class OtlpServer:
         answers: list[Message] = []
 
         async def receive() -> Message:
-            return next(messages, {"type": "http.request", "body": b"", "more_body": False})
+            if message := next(messages, None):
+                return message
+            if go_on is not None:
+                await go_on.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
 
         async def send(message: Message) -> None:
             answers.append(message)

@@ -127,6 +127,9 @@ class MadeSpans:
             for row, trace_id in found
         }
 
+    def sizes(self, rows: Sequence[int]) -> dict[int, int]:
+        return dict.fromkeys(rows, 1000)
+
 
 def make_control_database(path: Path) -> None:
     """MLflow's own tables, as its server makes them."""

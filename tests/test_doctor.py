@@ -89,7 +89,9 @@ def test_a_database_that_cannot_be_reached_hides_its_password(tmp_path: Path) ->
 
 def test_a_lake_that_is_gone_fails(settings: Settings) -> None:
     settings.lake_state.mkdir(parents=True)
-    (settings.lake_state / "mlflow_otel_spans.table").write_text("an id")
+    (settings.lake_state / "mlflow_otel_spans.table").write_text(
+        f"{settings.lake_uri}/main/default/mlflow_otel_spans\nan id\n"
+    )
     [finding] = found("lake", settings)
     assert finding.state == "failed"
     assert "is gone" in finding.message

@@ -30,7 +30,9 @@ TABLES = [
 NOW = 1_700_000_000_000
 
 
-def spans_record(trace: int, *names: str, at: int = NOW, tokens: int | None = None) -> Record:
+def spans_record(
+    trace: int, *names: str, at: int = NOW, tokens: int | None = None, **attributes: str
+) -> Record:
     """An OTLP record of one trace: the first name is the root, the others are its children."""
     request = ExportTraceServiceRequest()
     scope = request.resource_spans.add().scope_spans.add()
@@ -43,6 +45,8 @@ def spans_record(trace: int, *names: str, at: int = NOW, tokens: int | None = No
         span.name = name
         span.start_time_unix_nano = NOW * 1_000_000 + len(name)
         span.end_time_unix_nano = (NOW + 500) * 1_000_000
+        for key, value in attributes.items():
+            span.attributes.add(key=key).value.string_value = value
         if tokens is not None:
             attribute = span.attributes.add()
             attribute.key = "mlflow.chat.tokenUsage"
@@ -240,6 +244,33 @@ def test_a_record_that_fits_no_column_stops_nobody(tmp_path: Path, caplog: Any) 
     assert {trace_id for (trace_id,) in rows} == {f"tr-{1:032x}", f"tr-{3:032x}"}
     assert "start_trace" in caplog.text
     assert index.position("journal") == Position(1, 3)
+
+
+def test_a_span_that_fits_no_column_takes_no_others_of_its_request_along(
+    tmp_path: Path, caplog: Any
+) -> None:
+    index = TraceIndex(tmp_path / "index.db")
+    record, first = decoded(spans_record(1, "root", "child"))
+    _, second = decoded(spans_record(2, "root", "child"))
+    first[1].name = "cut \ud83d"  # no such text comes out of a decoder; a defect might make one
+    index.apply("journal", [((record, [*first, *second]), Position(1, 1))])
+    rows = index.connection().execute("SELECT trace_id FROM traces ORDER BY trace_id").fetchall()
+    assert [trace_id for (trace_id,) in rows] == [f"tr-{1:032x}", f"tr-{2:032x}"]
+    assert "it doesn't fit" in caplog.text
+
+
+def test_half_a_character_within_json_costs_that_character_alone(tmp_path: Path) -> None:
+    index = TraceIndex(tmp_path / "index.db")
+    asked = '{"messages": [{"role": "user", "content": "cut \\ud83d"}]}'
+    said = {"mlflow.spanInputs": asked, "session.id": '"half \\ud800"'}
+    record = spans_record(1, "root", **said)
+    index.apply("journal", [(decoded(record), Position(1, 1))])
+    row = (
+        index.connection()
+        .execute("SELECT request, session_id FROM traces, trace_previews")
+        .fetchone()
+    )
+    assert row == ("cut ?", "half ?")
 
 
 def catch_up_repeatedly(data: Path, until: float) -> None:

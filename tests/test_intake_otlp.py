@@ -208,6 +208,32 @@ def test_a_body_of_no_declared_length_is_cut_at_the_limit(server: OtlpServer) ->
     assert server.post([bytes(10_000)] * 100).status == 413
 
 
+def test_bodies_under_way_together_take_bounded_memory(server: OtlpServer) -> None:
+    statuses = [answer.status for answer in server.post_together([bytes(LIMIT)] * 10)]
+    assert statuses == [400] * 8 + [503] * 2
+    assert server.post(GOOD).status == 200  # the room is given back
+
+
+def test_what_is_said_once_is_kept_once(server: OtlpServer) -> None:
+    request = in_json(GOOD)
+    resource = request["resourceSpans"][0]
+    resource["resource"] = {"attributes": [{"key": "k", "value": {"stringValue": "x" * 20_000}}]}
+    resource["scopeSpans"][0]["spans"][0]["startTimeUnixNano"] = "soon"
+    parsed = parse_request(json.dumps(request).encode(), JSON, "", 10_000_000)
+    assert (parsed.accepted, parsed.rejected) == (len(decode_spans(GOOD)) - 1, 1)
+    assert parsed.body.count(b"x" * 20_000) == 1
+
+
+def test_a_resource_that_is_wrong_rejects_its_spans_alone(server: OtlpServer) -> None:
+    request = in_json(GOOD)
+    wrong = {**request["resourceSpans"][0], "resource": {"attributes": 7}}
+    request["resourceSpans"].append(wrong)
+    parsed = parse_request(json.dumps(request).encode(), JSON, "", 10_000_000)
+    count = len(decode_spans(GOOD))
+    assert (parsed.accepted, parsed.rejected) == (count, count)
+    assert decode_spans(parsed.body) == decode_spans(GOOD)
+
+
 def test_a_full_journal_asks_to_come_again(tmp_path: Path) -> None:
     with OtlpServer(tmp_path, max_body_bytes=LIMIT, journal_bytes=len(GOOD)) as server:
         answer = server.post(GOOD)

@@ -339,8 +339,8 @@ class Plant:
     def __init__(self, data: Path, history: list[Written]) -> None:
         self.data = data
         self.path = data / "index.db"
-        self.index = TraceIndex(self.path, data / "lake.state")
         self.lake = Lake(str(data / "lake"), data / "lake.state")
+        self.index = TraceIndex(self.path, self.lake.is_used)
         self.journals = {name: JournalReader(data / "journal" / name) for name in JOURNALS}
         segments = {name: [b""] for name in JOURNALS}
         for written in history:
@@ -389,7 +389,7 @@ class Plant:
             ),
             stopping=lambda: False,
         ).run("it is missing")
-        return TraceIndex(self.path, self.data / "lake.state")
+        return TraceIndex(self.path, self.lake.is_used)
 
     def drain(self, index: TraceIndex) -> None:
         """Have an engine with this read model fold and commit all there is."""
@@ -523,33 +523,48 @@ def test_what_this_code_did_not_make_is_not_used(tmp_path: Path, harm: str) -> N
         version = VERSION + (1 if harm == "newer" else -1)
         with sqlite3.connect(plant.path) as connection:
             connection.execute(f"PRAGMA user_version = {version}")
-    why = why_unusable(plant.path, tmp_path / "lake.state")
+    why = why_unusable(plant.path, plant.lake.is_used)
     assert why is not None
-    index = TraceIndex(plant.path, tmp_path / "lake.state")
+    index = TraceIndex(plant.path, plant.lake.is_used)
     with pytest.raises(IndexUnavailable, match="has to be rebuilt"):
         index.connection()
     assert plant.path.exists() is (harm != "lost")
     plant.rebuild()
     assert content(index) == before  # the same object takes up the new file
-    assert why_unusable(plant.path, tmp_path / "lake.state") is None
+    assert why_unusable(plant.path, plant.lake.is_used) is None
 
 
 def test_a_new_data_directory_needs_no_rebuild(tmp_path: Path) -> None:
-    path, state = tmp_path / "index.db", tmp_path / "lake.state"
-    assert why_unusable(path, state) is None
-    index = TraceIndex(path, state)
+    path, used = (
+        tmp_path / "index.db",
+        Lake(str(tmp_path / "lake"), tmp_path / "lake.state").is_used,
+    )
+    assert why_unusable(path, used) is None
+    index = TraceIndex(path, used)
     assert index.position("journal") == Position(0, 0)
     assert index.connection().execute("PRAGMA user_version").fetchone() == (VERSION,)
     path.unlink()  # whoever follows a read model does not go on with an empty one
     with pytest.raises(IndexUnavailable):
         index.connection()
-    assert TraceIndex(path, state).position("journal") == Position(0, 0)
+    assert TraceIndex(path, used).position("journal") == Position(0, 0)
+
+
+def test_a_lake_that_others_have_filled_is_read_first(tmp_path: Path) -> None:
+    """As when a new data directory is given an old lake, or `lake.state` was not restored."""
+    plant = Plant(tmp_path, simple("root", "root", "root"))
+    plant.commit("server", 2)
+    shutil.rmtree(tmp_path / "lake.state")
+    plant.path.unlink()
+    lake = Lake(str(tmp_path / "lake"), tmp_path / "lake.state")
+    assert why_unusable(plant.path, lake.is_used) == "it is missing"
+    with pytest.raises(IndexUnavailable):
+        TraceIndex(plant.path, lake.is_used).connection()
 
 
 def test_threads_that_have_the_old_file_open_take_the_new_one(tmp_path: Path) -> None:
     plant = Plant(tmp_path, simple("root", "root"))
     plant.commit("server", 1)
-    index = TraceIndex(plant.path, tmp_path / "lake.state")
+    index = TraceIndex(plant.path, plant.lake.is_used)
     old = index.connection()
     with index.transaction() as connection:
         connection.execute("UPDATE traces SET trace_name = 'old'")

@@ -200,6 +200,43 @@ def test_every_trace_says_why_it_has_its_scores_or_has_not(
     assert explainer.explain("tr-nothing", []) is None
 
 
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        pytest.param("return 10**30", 10**30, id="more than 64 bits"),
+        pytest.param("return 'cut \\ud83d'", "cut ?", id="half a character"),
+        pytest.param("raise ValueError('cut \\ud83d')", None, id="half a character in an error"),
+        pytest.param(
+            "x = []\nfor _ in range(600): x = [x]\nreturn str(x)", "[" * 601 + "]" * 601, id="deep"
+        ),
+        pytest.param(
+            "import json\nfrom mlflow.entities import Feedback\n"
+            "return Feedback(value=json.loads('[' * 300 + ']' * 300))",
+            json.loads("[" * 300 + "]" * 300),
+            id="nested",
+        ),
+    ],
+)
+def test_a_value_that_few_can_write_is_recorded_and_stops_no_other_scorer(
+    plane: Plane, experiment: str, first: int, body: str, value: object
+) -> None:
+    plane.register(experiment, "odd", body)
+    plane.register(experiment, "sound", "return True")
+    for name in ("odd", "sound"):
+        plane.start(experiment, name)
+    plane.settle()
+    plane.arrive(spans_record(experiment, first))
+    plane.settle()
+    assert live(plane, experiment, "sound") == [(first, True)]
+    assert live(plane, experiment, "odd") == [(first, value)]
+    decision = plane.decisions(experiment, "odd")[trace_id(first), 0]
+    if value is None:
+        assert decision["decision"] == "failed"
+        assert decision["error"].startswith("cut ?")
+    else:
+        assert [one["value"] for one in json.loads(decision["scores"])] == [value]
+
+
 COUNT_TURNS = "return len(session)"
 
 

@@ -85,7 +85,7 @@ def test_what_is_refused_leaves_nothing_in_the_journal(opened: Opened) -> None:
         lambda: opened.writes.delete_tag("tr-1", "a"),
         lambda: opened.writes.delete_tag("tr-1", "mlflow.traceName"),
         lambda: opened.writes.link_prompts("tr-0", ["p/1"]),
-        lambda: opened.writes.create_assessment(feedback("a-1", overrides="a-0")),
+        lambda: opened.writes.create_assessment(feedback("a-1", overrides="a-0"), new_id=False),
         lambda: opened.writes.revise_assessment("tr-1", "a-0", lambda row: row),
         lambda: opened.writes.revise_assessment("tr-0", "a-0", lambda row: row),
     ):
@@ -120,8 +120,8 @@ def test_tags_and_the_name_are_set_and_deleted(opened: Opened) -> None:
 
 def test_an_override_invalidates_and_deleting_it_restores(opened: Opened) -> None:
     opened.start("tr-1")
-    opened.writes.create_assessment(feedback("a-1", False))
-    opened.writes.create_assessment(feedback("a-2", True, overrides="a-1"))
+    opened.writes.create_assessment(feedback("a-1", False), new_id=False)
+    opened.writes.create_assessment(feedback("a-2", True, overrides="a-1"), new_id=False)
     assert opened.assessments() == {"a-1": (False, False), "a-2": (True, True)}
     opened.writes.delete_assessment("tr-1", "a-2")
     assert opened.assessments() == {"a-1": (False, True)}
@@ -129,8 +129,8 @@ def test_an_override_invalidates_and_deleting_it_restores(opened: Opened) -> Non
 
 def test_an_id_is_used_once(opened: Opened) -> None:
     opened.start("tr-1")
-    opened.writes.create_assessment(feedback("a-1", 1))
-    call = lambda: opened.writes.create_assessment(feedback("a-1", 2))  # noqa: E731
+    opened.writes.create_assessment(feedback("a-1", 1), new_id=False)
+    call = lambda: opened.writes.create_assessment(feedback("a-1", 2), new_id=False)  # noqa: E731
     assert refusal(call) == "RESOURCE_ALREADY_EXISTS"
     assert opened.assessments() == {"a-1": (1, True)}
 
@@ -138,7 +138,7 @@ def test_an_id_is_used_once(opened: Opened) -> None:
 def test_an_assessment_belongs_to_its_trace(opened: Opened) -> None:
     opened.start("tr-1")
     opened.start("tr-2")
-    opened.writes.create_assessment(feedback("a-1"))
+    opened.writes.create_assessment(feedback("a-1"), new_id=False)
     opened.writes.delete_assessment("tr-2", "a-1")
     assert refusal(lambda: opened.writes.revise_assessment("tr-2", "a-1", lambda row: row)) == (
         "RESOURCE_DOES_NOT_EXIST"
@@ -148,7 +148,7 @@ def test_an_assessment_belongs_to_its_trace(opened: Opened) -> None:
 
 def test_concurrent_revisions_build_on_each_other(opened: Opened) -> None:
     opened.start("tr-1")
-    opened.writes.create_assessment(feedback("a-1", 0))
+    opened.writes.create_assessment(feedback("a-1", 0), new_id=False)
 
     def add_one(_: int) -> None:
         def change(row: AssessmentRow) -> AssessmentRow:
@@ -179,8 +179,8 @@ def test_what_runs_assessed_is_deleted_by_run(opened: Opened) -> None:
     opened.start("tr-1")
     for number in range(3):
         metadata = {"mlflow.assessment.sourceRunId": f"run-{number}"}
-        opened.writes.create_assessment(feedback(f"a-{number}", metadata=metadata))
-    opened.writes.create_assessment(feedback("a-by-hand"))
+        opened.writes.create_assessment(feedback(f"a-{number}", metadata=metadata), new_id=False)
+    opened.writes.create_assessment(feedback("a-by-hand"), new_id=False)
     opened.writes.delete_assessments_of_runs(["run-0", "run-2"])
     assert opened.assessments().keys() == {"a-1", "a-by-hand"}
 

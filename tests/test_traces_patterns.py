@@ -90,6 +90,9 @@ class NoContents:
     def of(self, rows: Sequence[int]) -> dict[int, list[str]]:
         raise NotImplementedError
 
+    def sizes(self, rows: Sequence[int]) -> dict[int, int]:
+        return {}
+
     def with_words(self, words: Sequence[str], received_from_ms: int | None) -> set[str]:
         raise NotImplementedError
 

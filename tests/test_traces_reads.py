@@ -49,6 +49,9 @@ class Shelf:
             raise self.error
         return {row: self.spans[row] for row in rows if row in self.spans}
 
+    def sizes(self, rows: Sequence[int]) -> dict[int, int]:
+        return {}
+
     def with_words(self, words: Sequence[str], received_from_ms: int | None) -> set[str]:
         raise NotImplementedError
 

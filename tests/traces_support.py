@@ -42,13 +42,14 @@ INSERT INTO run_links SELECT 'tr-' || printf('%032x', i * 2654435761), 'run-' ||
   WHERE i % 10 = 0;"""
 _FILL_SPANS = """
 INSERT INTO spans (trace, span_id, parent_span_id, name, type, status, start_ns, end_ns, input_cost,
-  output_cost, total_cost, model_name, model_provider, received_ms)
+  output_cost, total_cost, model_name, model_provider, received_ms, content_size)
 SELECT i, printf('%016x', i * 5 + :k), iif(:k > 0, printf('%016x', i * 5), NULL), :name, :type,
   iif(i % 20 = 0 AND :k IN (0, 3), 'ERROR', 'OK'), (time + :k) * 1000000,
   (time + :k + (:k + 1) * 7) * 1000000,
   iif(:k IN (2, 4), i % 100 * 0.0001, NULL), iif(:k IN (2, 4), i % 50 * 0.0002, NULL),
   iif(:k IN (2, 4), i % 100 * 0.0001 + i % 50 * 0.0002, NULL),
-  iif(:k IN (2, 4), 'model-' || i % 4, NULL), iif(:k IN (2, 4), 'acme', NULL), time
+  iif(:k IN (2, 4), 'model-' || i % 4, NULL), iif(:k IN (2, 4), 'acme', NULL), time,
+  1000
 FROM n ORDER BY i"""
 
 

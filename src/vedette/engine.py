@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vedette.intake.journal import (
+    JournalCorrupt,
     JournalFull,
     JournalReader,
     JournalUnavailable,
@@ -51,6 +52,7 @@ _STOP_SECONDS = 6.0  # for what is under way; the supervisor kills after 8
 _FORESEEN = (
     LakeUnavailable,
     ControlUnavailable,
+    JournalCorrupt,
     JournalFull,
     JournalUnavailable,
     OSError,
@@ -66,7 +68,6 @@ class Engine:
         self._stopping = threading.Event()
         self._errors: dict[str, str] = {}
         self._trim_at = 0.0
-        self._index = TraceIndex(settings.index_path, settings.lake_state)
         self._journal = JournalWriter(
             settings.engine_journal,
             segment_seconds=settings.segment_seconds,
@@ -74,6 +75,7 @@ class Engine:
             max_bytes=int(settings.journal_max_bytes),
         )
         self._lake = Lake(settings.lake_uri, settings.lake_state)
+        self._index = TraceIndex(settings.index_path, self._lake.is_used)
         self._journals = journals = [
             JournalReader(directory)
             for directory in (settings.server_journal, settings.engine_journal)
@@ -114,7 +116,8 @@ class Engine:
                 self._publish()
             except IndexUnavailable as error:
                 self._give_up(error)
-            except OSError as error:  # a full disk: /health then says that the engine is stale
+            except (OSError, sqlite3.Error) as error:
+                # A full disk: /health then says that the engine is stale
                 self._report("state", error)
             else:
                 self._errors.pop("state", None)
@@ -165,19 +168,31 @@ class Engine:
     def _fold(self) -> bool:
         if not self._tails:
             self._find_read_model()
-        busy = [tail.advance() for tail in self._tails]
-        return any(busy)
+        return self._each(Tail.advance)
 
     def _find_read_model(self) -> None:
         """Take up the read model, made anew if need be; what needs it waits for `_tails`."""
-        why = why_unusable(self._settings.index_path, self._settings.lake_state)
+        why = why_unusable(self._settings.index_path, self._lake.is_used)
         if why is not None:
             self._rebuild.run(why)
         self._tails = [Tail(journal, self._index, self._lake) for journal in self._journals]
 
     def _commit(self) -> bool:
-        busy = [tail.commit_sealed(self._stopping.is_set) for tail in self._tails]
-        return any(busy)
+        return self._each(lambda tail: tail.commit_sealed(self._stopping.is_set))
+
+    def _each(self, act: Callable[[Tail], bool]) -> bool:
+        """Do it for every journal: one that is damaged does not hold up the other."""
+        busy, failure = False, None
+        for tail in self._tails:
+            try:
+                busy |= act(tail)
+            except IndexUnavailable:
+                raise
+            except Exception as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return busy
 
     def _score(self) -> bool:
         return bool(self._tails) and self._scoring.tick()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vedette.lake.storage import LakeUnavailable
+from vedette.lake.table import Lake
 from vedette.processes import read_state
 from vedette.settings import Settings
 from vedette.traces.index import why_unusable
@@ -13,7 +15,11 @@ def rebuild_state(settings: Settings) -> dict[str, Any] | None:
     """None if the read model can be used, or made; else why it can't and, once the engine rebuilds
     it, the ``rows`` of the lake that are folded, ``of_rows``, and for how many ``seconds`` it runs.
     """
-    why = why_unusable(settings.index_path, settings.lake_state)
+    lake = Lake(settings.lake_uri, settings.lake_state)
+    try:
+        why = why_unusable(settings.index_path, lake.is_used)
+    except LakeUnavailable as error:
+        why = f"there is none, and the lake can't be asked whether there should be: {error}"
     if why is None:
         return None
     engine = read_state(settings.run_dir / "engine.json") or {}

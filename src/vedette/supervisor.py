@@ -59,6 +59,7 @@ class Child:
     def start(self) -> None:
         """Start the process. It stops by itself if the supervisor disappears."""
         command = [sys.executable, "-m", "vedette", self.part, "--supervisor", str(os.getpid())]
+        command.append(f"--config={os.devnull}")  # the environment has all; no file adds to it
         self.process = subprocess.Popen(
             command, env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
         )

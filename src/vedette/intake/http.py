@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import orjson
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from prometheus_client import CollectorRegistry, Counter
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -41,6 +43,8 @@ _RETRY_SECONDS = "2"
 # Bytes after decompression; larger bodies are parsed beside the event loop. JSON takes 100 times as
 # long as protobuf.
 _LARGE = {PROTOBUF: 256 * 1024, JSON: 8 * 1024}
+_PARSED_AT_ONCE = 4  # of those: each may become a body of the largest size, and its messages
+_BODIES_AT_ONCE = 8  # of the largest size; the bodies being received take no more than that
 
 # google.rpc.Code, which OTLP's error bodies carry
 _CODES = {400: 3, 404: 5, 413: 3, 415: 3, 503: 14}
@@ -60,10 +64,17 @@ def otlp_routes(
         max_body_bytes: after decompression; more is answered 413.
     """
 
+    bodies = _Bodies(_BODIES_AT_ONCE * max_body_bytes)
+    parsing = asyncio.Semaphore(_PARSED_AT_ONCE)
+
     async def take(request: Request) -> Response:
         reply = JSON if media_type(request.headers.get("content-type", "")) == JSON else PROTOBUF
         try:
-            parsed = await _accept(request, journal, resolve_experiment, max_body_bytes)
+            experiment_id = await resolve_experiment(_experiment(request))
+            with bodies.room() as room:
+                body = await _body(request, max_body_bytes, room)
+                parsed = await _parse(body, request.headers, max_body_bytes, parsing)
+                await _journal(journal, parsed, experiment_id, request.headers.get(_RUN_HEADER))
         except RequestRefused as refusal:
             return _refuse(reply, refusal.status, str(refusal))
         except (JournalFull, JournalUnavailable) as error:
@@ -80,26 +91,49 @@ def otlp_routes(
     ]
 
 
-async def _accept(
-    request: Request,
-    journal: JournalWriter,
-    resolve_experiment: ResolveExperiment,
-    max_body_bytes: int,
+class _Bodies:
+    """The bodies of all requests under way, which together are held in bounded memory."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._held = 0
+
+    @contextmanager
+    def room(self) -> Iterator[Callable[[int], None]]:
+        """For one body: call it with the size of each piece before keeping that.
+
+        It raises RequestRefused, 503, when there is no room left.
+        """
+        mine = 0
+
+        def take(size: int) -> None:
+            nonlocal mine
+            if self._held + size > self._most:
+                raise RequestRefused(503, "too many large requests at once: send again later")
+            self._held += size
+            mine += size
+
+        try:
+            yield take
+        finally:
+            self._held -= mine
+
+
+async def _journal(
+    journal: JournalWriter, parsed: ParsedRequest, experiment_id: str, run_id: str | None
+) -> None:
+    if not parsed.accepted:
+        return
+    fields = {"experiment_id": experiment_id, "run_id": run_id}
+    record = Record("spans", time.time_ns() // 1_000_000, fields, parsed.body)
+    # Shielded: a request that is given up must not cancel a write the journal has begun
+    await asyncio.shield(asyncio.wrap_future(journal.append(record)))
+
+
+async def _parse(
+    body: bytes, headers: Headers, max_bytes: int, parsing: asyncio.Semaphore
 ) -> ParsedRequest:
-    headers = request.headers
-    experiment_id = await resolve_experiment(_experiment(request))
-    body = await _body(request, max_body_bytes)
     content_type, encoding = headers.get("content-type", ""), headers.get("content-encoding", "")
-    parsed = await _parse(body, content_type, encoding, max_body_bytes)
-    if parsed.accepted:
-        fields = {"experiment_id": experiment_id, "run_id": headers.get(_RUN_HEADER)}
-        record = Record("spans", time.time_ns() // 1_000_000, fields, parsed.body)
-        # Shielded: a request that is given up must not cancel a write the journal has begun
-        await asyncio.shield(asyncio.wrap_future(journal.append(record)))
-    return parsed
-
-
-async def _parse(body: bytes, content_type: str, encoding: str, max_bytes: int) -> ParsedRequest:
     large = _LARGE.get(media_type(content_type), 0)
     if len(body) <= large:
         try:
@@ -107,10 +141,11 @@ async def _parse(body: bytes, content_type: str, encoding: str, max_bytes: int) 
         except RequestRefused as refusal:
             if refusal.status != 413 or max_bytes <= large:
                 raise
-    return await run_in_threadpool(parse_request, body, content_type, encoding, max_bytes)
+    async with parsing:
+        return await run_in_threadpool(parse_request, body, content_type, encoding, max_bytes)
 
 
-async def _body(request: Request, max_bytes: int) -> bytes:
+async def _body(request: Request, max_bytes: int, room: Callable[[int], None]) -> bytes:
     """The body as sent; never more than ``max_bytes`` of it are held."""
     declared = request.headers.get("content-length", "")
     received = int(declared) if declared.isdecimal() and len(declared) < 20 else 0
@@ -121,6 +156,7 @@ async def _body(request: Request, max_bytes: int) -> bytes:
             received += len(chunk)
             if received > max_bytes:
                 break
+            room(len(chunk))
             chunks.append(chunk)
     if received > max_bytes:
         raise RequestRefused(413, f"the body is over {max_bytes:,} bytes: send smaller batches")

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 from google.protobuf.json_format import Error as JsonFormatError
 from google.protobuf.json_format import ParseDict
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -27,6 +27,7 @@ PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 
 _LATEST_NS = 2**63 - 1
+_MOST_SPANS = 1_000_000  # in one request: their numbers have five hexadecimal digits in the lake
 _MESSAGES = 3  # reasons told of one request
 _NESTING = 100  # of JSON; protobuf's own limit for values within values
 _MEMBERS = 64  # of a gzip body; each costs a copy of what follows, and clients send one
@@ -95,14 +96,16 @@ def parse_request(
     for resource_spans in request.resource_spans:
         for scope_spans in resource_spans.scope_spans:
             spans = scope_spans.spans
-            problems = [
-                (place, problem) for place, span in enumerate(spans) if (problem := _problem(span))
-            ]
-            for place, problem in reversed(problems):
-                rejections.append(f"span {spans[place].name!r}: {problem}")
-                del spans[place]
+            problems = [(span, problem) for span in spans if (problem := _problem(span))]
+            if problems:
+                rejections += [f"span {span.name!r}: {problem}" for span, problem in problems]
+                sound = [span for span in spans if _problem(span) is None]
+                del spans[:]
+                spans.extend(sound)
                 changed = True
             accepted += len(spans)
+    if accepted > _MOST_SPANS:
+        raise RequestRefused(413, f"the request has over {_MOST_SPANS:,} spans: send fewer at once")
     if accepted and changed:
         data = request.SerializeToString()
     return ParsedRequest(data if accepted else b"", accepted, len(rejections), _summary(rejections))
@@ -192,22 +195,29 @@ def _parse_json(data: bytes, rejections: list[str]) -> ExportTraceServiceRequest
     # Something in it is wrong: take it apart, to lose no more than what is wrong
     request = ExportTraceServiceRequest()
     for resource_spans in _objects(content, "resourceSpans", "resource_spans"):
+        group = request.resource_spans.add()
+        problem = _fill_alone(group, resource_spans, "scopeSpans", "scope_spans")
         for scope_spans in _objects(resource_spans, "scopeSpans", "scope_spans"):
+            scope = group.scope_spans.add()
+            problem_here = problem or _fill_alone(scope, scope_spans, "spans")
             for span in _objects(scope_spans, "spans"):
-                one = ExportTraceServiceRequest()
-                scope = {**scope_spans, "spans": [span]}
-                resource = {**resource_spans, "scopeSpans": [scope]}
-                resource.pop("scope_spans", None)
-                try:
-                    _fill(one, {"resourceSpans": [resource]})
-                except ValueError as error:
-                    reason = str(error).rpartition("field: ")[2]
+                reason = problem_here or _fill_alone(scope.spans.add(), span)
+                if reason is not None:
                     rejections.append(f"span {str(span.get('name'))!r}: {reason}")
-                else:
-                    request.MergeFrom(one)
+                    if problem_here is None:
+                        del scope.spans[-1]
     if not request.resource_spans and not rejections:
         raise RequestRefused(400, "the body is not an ExportTraceServiceRequest")
     return request
+
+
+def _fill_alone(message: Message, content: dict[str, Any], *without: str) -> str | None:
+    """Fill a message from its JSON but for some fields; what is wrong if that can't be done."""
+    try:
+        _fill(message, {name: value for name, value in content.items() if name not in without})
+    except ValueError as error:
+        return str(error).rpartition("field: ")[2]
+    return None
 
 
 def _loads(data: bytes) -> Any:
@@ -225,7 +235,7 @@ def _loads(data: bytes) -> Any:
         raise refusal from None
 
 
-def _fill(message: ExportTraceServiceRequest, content: dict[str, Any]) -> None:
+def _fill(message: Message, content: dict[str, Any]) -> None:
     """Raises ValueError."""
     try:
         ParseDict(content, message, ignore_unknown_fields=True, max_recursion_depth=_NESTING)

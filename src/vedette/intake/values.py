@@ -79,7 +79,8 @@ def _document(text: str) -> Any:
         parsed = orjson.loads(text)
     except orjson.JSONDecodeError:  # Python's parser, MLflow's, takes a little more: NaN, \ud800
         try:
-            parsed = json.loads(text)
+            # Half a surrogate pair is no text that could be stored: it becomes "?"
+            parsed = json.loads(_encode(json.loads(text)).encode("utf-8", "replace"))
         except (ValueError, RecursionError):
             return _NOT_A_DOCUMENT
     return parsed if isinstance(parsed, str | list | dict) else _NOT_A_DOCUMENT

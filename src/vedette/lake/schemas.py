@@ -1,6 +1,6 @@
 """The tables' columns: Databricks' v2 layout (VARIANT as JSON text), then columns of our own.
 
-Ours on both tables: ``received_at`` (arrival, UTC) and ``arrival_date`` (the partition). One commit
+Ours on every table: ``received_at`` (arrival, UTC) and ``arrival_date`` (the partition). One commit
 touches one partition, whatever times its spans carry, so a client can't make thousands of files.
 """
 

@@ -58,6 +58,17 @@ class Lake:
             for spec in (SPANS, ANNOTATIONS, DECISIONS)
         )
         self.tables = (self.spans, self.annotations, self.decisions)
+        self._state = state
+
+    def is_used(self) -> bool:
+        """Whether there are tables, or have been.
+
+        Raises:
+            LakeUnavailable: that can't be told now.
+        """
+        return any(self._state.glob("*.table")) or any(
+            table.open_existing() is not None for table in self.tables
+        )
 
 
 def table_storage(root: str, spec: TableSpec, options: Mapping[str, str]) -> Storage:

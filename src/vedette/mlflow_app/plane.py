@@ -19,9 +19,10 @@ from mlflow.utils.uri import append_to_uri_path
 from starlette.routing import BaseRoute
 
 from vedette.intake.http import otlp_routes
-from vedette.intake.journal import JournalReader, JournalWriter
+from vedette.intake.journal import JournalCorrupt, JournalReader, JournalWriter
 from vedette.intake.otlp import PROTOBUF, RequestRefused, parse_request
 from vedette.lake.read import SpanReader
+from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
 from vedette.mlflow_app.environment import ARTIFACTS_PROXY, store_uri
 from vedette.mlflow_app.experiments import Experiments
@@ -51,15 +52,15 @@ class TracePlane:
             segment_bytes=settings.segment_bytes,
             max_bytes=settings.journal_max_bytes,
         )
-        self.index = TraceIndex(settings.index_path, settings.lake_state)
         self._journals = [
             JournalReader(settings.server_journal),
             JournalReader(settings.engine_journal),
         ]
+        lake = Lake(settings.lake_uri, settings.lake_state)
+        self.index = TraceIndex(settings.index_path, lake.is_used)
         self.control = SqlAlchemyStore(settings.control_uri, ARTIFACTS_PROXY)
         self.experiments = Experiments(self.control.get_experiment)
         self.writes = TraceWrites(self.journal, self.up_to_date)
-        lake = Lake(settings.lake_uri, settings.lake_state)
         self._columns = Columns(settings.metrics_path)
         self._following = Following(self._columns, self.index.connection)
         self.contents = SpanContents(self.index, self._journals, SpanReader(lake.spans))
@@ -84,6 +85,8 @@ class TracePlane:
                 f"the read model {self.settings.index_path} can't be written: {error}",
                 TEMPORARILY_UNAVAILABLE,
             ) from error
+        except (JournalCorrupt, LakeUnavailable, OSError) as error:
+            raise MlflowException(str(error), TEMPORARILY_UNAVAILABLE) from error
 
     def artifact_location(self, info: TraceInfo) -> str:
         """Where a trace's attachments are: beneath its experiment's artifacts, as in MLflow."""

@@ -104,7 +104,7 @@ class WriteMethods:
     def create_assessment(self, assessment: Assessment) -> Assessment:
         """Add an assessment to a trace; one that it overrides becomes invalid."""
         row = checked_row(assessment, assessment.trace_id or "")
-        self._plane.writes.create_assessment(row)
+        self._plane.writes.create_assessment(row, new_id=not assessment.assessment_id)
         return assessment_entity(row)
 
     def update_assessment(

@@ -39,6 +39,7 @@ def failed_row(name: str, code: str, message: str) -> AssessmentRow:
         message: what happened, for people.
     """
     now = int(time.time() * 1000)
+    message = message.encode("utf-8", "replace").decode()
     error = {"error_code": code, "error_message": message, "stack_trace": None}
     return AssessmentRow(
         assessment_id="",
@@ -109,13 +110,16 @@ def _optional_text(row: dict[str, Any], key: str) -> str | None:
 
 
 def _json(row: dict[str, Any], key: str) -> str | None:
+    """JSON as anybody can read it: no NaN, and no half of a surrogate pair, which JSON may carry as
+    an escape but no table, and no other JSON."""
     value = _optional_text(row, key)
-    if value is not None:
-        try:
-            json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise BadAnswer(f"{key} is not JSON") from error
-    return value
+    if value is None:
+        return None
+    try:
+        text = json.dumps(json.loads(value), allow_nan=False, ensure_ascii=False)
+    except (ValueError, RecursionError) as error:
+        raise BadAnswer(f"{key} is not JSON") from error
+    return text.encode("utf-8", "replace").decode()
 
 
 def _time(row: dict[str, Any], key: str) -> int:

@@ -44,11 +44,16 @@ def commit(
     finished = False
     writes: list[tuple[Progress, Future[Position]]] = []
     for progress in scorers:
-        if progress.unconfirmed is None:
-            progress.unconfirmed = _draft(progress, verdicts, everything=everything)
-        if progress.unconfirmed is not None:
-            finished |= bool(progress.unconfirmed["decisions"] or progress.unconfirmed["counts"])
+        try:
+            if progress.unconfirmed is None:
+                progress.unconfirmed = _draft(progress, verdicts, everything=everything)
+            if progress.unconfirmed is None:
+                continue
             writes.append((progress, _append(journal, progress.unconfirmed)))
+        except (TypeError, ValueError) as error:  # a defect, but none of the other scorers'
+            progress.hold(f"its decisions can't be written: {error}")
+            continue
+        finished |= bool(progress.unconfirmed["decisions"] or progress.unconfirmed["counts"])
     for progress, written in writes:
         progress.journaled = written.result(_JOURNAL_SECONDS)
         _confirm(progress, verdicts)

@@ -29,8 +29,23 @@ class Payloads:
         self.index = index
         self._contents = contents
 
+    def fitting(self, wanted: Sequence[CompletedUnit], most: int) -> int:
+        """How many of these units, from the first one on, have together about ``most`` characters
+        of content at most; at least one."""
+        traces = [self._rows(unit) for unit in wanted]
+        sizes = self._contents.sizes([row for rows in traces for row in rows])
+        total = 0
+        for number, rows in enumerate(traces):
+            total += sum(sizes.get(row, 0) for row in rows)
+            if number and total > most:
+                return number
+        return len(wanted)
+
     def of(self, wanted: Sequence[CompletedUnit], locations: Mapping[str, str]) -> dict[int, Unit]:
         """The units by their place, but those that have been deleted.
+
+        Give it as many as memory bears: the lake's files are read once for all of them, and a unit
+        has some of its bytes everywhere in a file.
 
         Args:
             locations: where an experiment's artifacts are, by experiment id.
@@ -38,14 +53,7 @@ class Payloads:
         Raises:
             LakeUnavailable: the lake, which alone has some of the spans, can't be read.
         """
-        rows: dict[int, dict[int, str]] = {}  # by place: the traces of the unit
-        for unit in wanted:
-            if unit.session_id is None:
-                rows[unit.position] = {unit.row: unit.trace_id}
-            else:
-                rows[unit.position] = session_traces(
-                    self.index, unit.experiment_id, unit.session_id
-                )
+        rows = {unit.position: self._rows(unit) for unit in wanted}
         every = {row: trace_id for traces in rows.values() for row, trace_id in traces.items()}
         payloads = self._traces(every, locations)
         found: dict[int, Unit] = {}
@@ -86,6 +94,12 @@ class Payloads:
             for place, attempt in attempts.items()
         ]
         return self.of(wanted, locations)
+
+    def _rows(self, unit: CompletedUnit) -> dict[int, str]:
+        """The traces of a unit: their ids, by row."""
+        if unit.session_id is None:
+            return {unit.row: unit.trace_id}
+        return session_traces(self.index, unit.experiment_id, unit.session_id)
 
     def _traces(self, traces: Mapping[int, str], locations: Mapping[str, str]) -> dict[int, bytes]:
         contents = self._contents.of(list(traces))

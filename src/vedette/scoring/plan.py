@@ -20,13 +20,12 @@ from vedette.scoring.retries import Retries
 from vedette.scoring.selection import SELECTED, Choice, Selection
 from vedette.scoring.spending import Spending
 
-_WINDOW = 256  # completed units looked at in one go
+_WINDOW = 1024  # completed units looked at in one go
 _IN_FLIGHT = 1024  # units of one scorer on their way through workers
 _IN_FLIGHT_BYTES = 64 * 1024 * 1024
 _BATCH_BYTES = 4 * 1024 * 1024
 _RETRIED = 64  # units of one scorer that are tried again at a time
-_LOAD_UNITS = 64  # read at a time
-_LOAD_BYTES = 32 * 1024 * 1024  # of units read in one go; what is beyond comes next time
+_LOAD_SIZE = 24 * 1024 * 1024  # characters of units read in one go; the rest comes next time
 
 
 class Planner:
@@ -190,15 +189,11 @@ class Planner:
     ) -> tuple[dict[int, Unit], int | None]:
         """The units by place, as far as they fit; and up to which place they are there, if some had
         to be left for next time."""
-        found: dict[int, Unit] = {}
-        size = 0
-        for at in range(0, len(wanted), _LOAD_UNITS):
-            if size > _LOAD_BYTES:
-                return found, wanted[at].position - 1
-            units = self._payloads.of(wanted[at : at + _LOAD_UNITS], locations)
-            found.update(units)
-            size += sum(len(unit.payload) for unit in units.values())
-        return found, None
+        if not wanted:
+            return {}, None
+        fitting = self._payloads.fitting(wanted, _LOAD_SIZE)
+        found = self._payloads.of(wanted[:fitting], locations)
+        return found, wanted[fitting].position - 1 if fitting < len(wanted) else None
 
     def _submit(
         self, progress: Progress, choices: Sequence[Choice], found: Mapping[int, Unit], end: int

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
 from vedette.intake.records import AssessmentRow, DecisionRow
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import failed_row
@@ -209,7 +207,7 @@ def _decision(scorer: ActiveScorer, attempt: Attempt, decision: str, now_ms: int
 
 
 def _scores(rows: Sequence[AssessmentRow]) -> str:
-    return orjson.dumps(
+    return json.dumps(  # not orjson: it can't write every value that a scorer may give
         [
             {
                 "assessment_id": row["assessment_id"],
@@ -218,8 +216,9 @@ def _scores(rows: Sequence[AssessmentRow]) -> str:
             }
             for row in rows
             if row["valid"]
-        ]
-    ).decode()
+        ],
+        ensure_ascii=False,
+    )
 
 
 def _error(

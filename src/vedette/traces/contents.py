@@ -84,6 +84,11 @@ class SpanContents:
                 contents.setdefault(row, []).append(found[row, span_id])
         return contents
 
+    def sizes(self, rows: Sequence[int]) -> dict[int, int]:
+        """About how many characters `of` would give for each of these trace rows."""
+        values = {"rows": json.dumps(list(rows))}
+        return dict(self._index.connection().execute(_SQL["sizes"], values).fetchall())
+
     def with_words(self, words: Sequence[str], received_from_ms: int | None) -> set[str]:
         """Ids of all traces with a span whose content has these words (lower case), and of some
         others.

@@ -8,3 +8,7 @@ WHERE id IN (SELECT value FROM json_each(:rows));
 SELECT trace, span_id, received_ms FROM spans
 WHERE trace IN (SELECT value FROM json_each(:rows))
 ORDER BY trace, parent_span_id IS NOT NULL, start_ns;
+
+-- name: sizes
+SELECT trace, sum(content_size) FROM spans
+WHERE trace IN (SELECT value FROM json_each(:rows)) GROUP BY trace;

@@ -55,8 +55,9 @@ ON CONFLICT DO UPDATE SET value = excluded.value;
 
 -- name: put_span
 INSERT OR REPLACE INTO spans (trace, span_id, parent_span_id, name, type, status, start_ns, end_ns,
-  usage, cost, input_cost, output_cost, total_cost, model_name, model_provider, received_ms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+  usage, cost, input_cost, output_cost, total_cost, model_name, model_provider, received_ms,
+  content_size)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: put_assessment
 INSERT INTO assessments (assessment_id, trace, name, assessment_type, value, error,

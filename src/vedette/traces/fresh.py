@@ -31,7 +31,8 @@ class FreshSpans:
         The spans given are only those of the traces asked for.
         """
         for stretch in self._stretches:
-            for record in stretch.records(trace_ids):
+            found = stretch.all_records() if trace_ids is None else stretch.records(trace_ids)
+            for record in found:
                 spans = decode_spans(record.body)
                 wanted = [s for s in spans if trace_ids is None or s.trace_id in trace_ids]
                 if wanted:
@@ -49,12 +50,22 @@ class _Stretch:
         self._places: dict[str, list[Position]] = defaultdict(list)  # trace id -> record starts
         self._by_segment: dict[int, list[str]] = defaultdict(list)
 
-    def records(self, trace_ids: Collection[str] | None) -> list[Record]:
+    def all_records(self) -> Iterator[Record]:
+        """Every record with spans, a few in memory at a time: the lake may be far behind."""
+        at, end = self._start(), self._journal.end()
+        while at < end and (found := self._journal.read(at, _READ_BYTES)):
+            at = found[-1][1]
+            yield from (record for record, _ in found if record.kind == "spans")
+
+    def _start(self) -> Position:
+        return Position(self._index.lake_segment(self._journal.journal_id) + 1, 0)
+
+    def records(self, trace_ids: Collection[str]) -> list[Record]:
+        """Those with spans of these traces."""
         with self._lock:
             self._forget(self._index.lake_segment(self._journal.journal_id))
             self._follow()
-            names = self._places if trace_ids is None else trace_ids
-            places = sorted({place for name in names for place in self._places.get(name, ())})
+            places = sorted({place for name in trace_ids for place in self._places.get(name, ())})
         found = []
         for place in places:
             read = self._journal.read(place, 1)

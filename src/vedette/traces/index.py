@@ -15,13 +15,14 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
 from vedette.intake.journal import JournalReader
-from vedette.intake.records import Position
+from vedette.intake.records import Position, Record
+from vedette.intake.spans import DecodedSpan
 from vedette.sql import script, statements
 from vedette.traces.fold import Decoded, decoded, fold
 
@@ -41,12 +42,15 @@ class IndexUnavailable(Exception):
     """The read model has to be rebuilt before it can be used; the message says why."""
 
 
-def why_unusable(path: Path, lake_state: Path | None) -> str | None:
+def why_unusable(path: Path, lake_is_used: Callable[[], bool]) -> str | None:
     """Why the read model at ``path`` must be rebuilt; None if it can be used, or made.
 
     Args:
         path: of its file, which need not exist.
-        lake_state: where `vedette.lake.table` notes that there are tables; None: nowhere.
+        lake_is_used: whether there is anything in the lake; asked if there is no read model.
+
+    Raises:
+        LakeUnavailable: there is no read model, and the lake can't be asked.
     """
     version = None
     if path.exists():
@@ -60,8 +64,7 @@ def why_unusable(path: Path, lake_state: Path | None) -> str | None:
         except sqlite3.DatabaseError as error:
             return f"it is damaged ({error})"
     if version is None:
-        used = lake_state is not None and any(lake_state.glob("*.table"))
-        return "it is missing" if used else None
+        return "it is missing" if lake_is_used() else None
     return None if version == VERSION else f"it is of version {version}, not {VERSION}"
 
 
@@ -70,15 +73,15 @@ class TraceIndex:
 
     Args:
         path: of its file, which is made if it is missing and the lake has not been used.
-        lake_state: where `vedette.lake.table` notes that it has; None: nowhere.
+        lake_is_used: says whether it has.
 
     Raises (every method):
         IndexUnavailable: it has to be rebuilt first.
     """
 
-    def __init__(self, path: Path, lake_state: Path | None = None) -> None:
+    def __init__(self, path: Path, lake_is_used: Callable[[], bool] = lambda: False) -> None:
         self.path = path
-        self._lake_state = lake_state
+        self._lake_is_used = lake_is_used
         self._known = False  # it has been there
         self._local = threading.local()
         self._catching_up = threading.Lock()
@@ -98,7 +101,7 @@ class TraceIndex:
             return None
 
     def _open(self) -> sqlite3.Connection:
-        why = why_unusable(self.path, self._lake_state)
+        why = why_unusable(self.path, self._lake_is_used)
         if self._known and not self.path.exists():  # who follows it would leave out what it held
             why = "it is missing"
         if why is not None:
@@ -125,7 +128,8 @@ class TraceIndex:
             try:
                 yield connection
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite ends it by itself when the disk is full
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 
@@ -202,16 +206,27 @@ def make_tables(connection: sqlite3.Connection) -> None:
 
 
 def fold_fitting(connection: sqlite3.Connection, work: Sequence[Decoded]) -> None:
-    """`fold`, leaving out what fits no column, with a line in the log."""
+    """`fold`, leaving out what fits no column, with a line in the log: of many spans that came in
+    one record no more than those that don't fit."""
     connection.execute("SAVEPOINT fold")
     try:
         fold(connection, work)
     except _UNFIT:
         connection.execute("ROLLBACK TO fold")
-        if len(work) > 1:
-            for item in work:
-                fold_fitting(connection, [item])
+        parts = [[item] for item in work] if len(work) > 1 else _parts(*work[0])
+        if len(parts) > 1:
+            for part in parts:
+                fold_fitting(connection, part)
         else:
             record, _ = work[0]
             logger.exception("left out a %s record of %d: it doesn't fit", record.kind, record.at)
     connection.execute("RELEASE fold")
+
+
+def _parts(record: Record, spans: Sequence[DecodedSpan]) -> list[list[Decoded]]:
+    """The record cut into one for each trace; that of a single trace into one for each span."""
+    traces: dict[str, list[DecodedSpan]] = {}
+    for span in spans:
+        traces.setdefault(span.trace_id, []).append(span)
+    groups = list(traces.values()) if len(traces) > 1 else [[span] for span in spans]
+    return [[(record, group)] for group in groups]

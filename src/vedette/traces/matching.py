@@ -26,6 +26,9 @@ class Contents(Protocol):
     def of(self, rows: Sequence[int]) -> dict[int, list[str]]:
         """Contents by trace row (``traces.id``): the JSON text of each span."""
 
+    def sizes(self, rows: Sequence[int]) -> dict[int, int]:
+        """About how many characters `of` would give for each of these trace rows."""
+
     def with_words(self, words: Sequence[str], received_from_ms: int | None) -> set[str]:
         """Ids of all traces with a span whose content has these words, and of some others."""
 

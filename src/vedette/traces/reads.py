@@ -24,6 +24,7 @@ from mlflow.tracing.analysis import TraceFilterCorrelationResult
 from mlflow.tracing.constant import SpansLocation, TraceTagKey
 from mlflow.utils.search_utils import SearchTraceUtils
 
+from vedette.intake.journal import JournalCorrupt
 from vedette.lake.storage import LakeUnavailable
 from vedette.traces.arguments import (
     check_max_results,
@@ -331,5 +332,12 @@ def _reading() -> Iterator[None]:
         raise MlflowException(
             f"The read model can't be read now: {error}", TEMPORARILY_UNAVAILABLE
         ) from error
-    except (LakeUnavailable, ColumnsUnavailable, IndexUnavailable, duckdb.Error) as error:
+    except (
+        LakeUnavailable,
+        ColumnsUnavailable,
+        IndexUnavailable,
+        JournalCorrupt,
+        duckdb.Error,
+        OSError,
+    ) as error:
         raise MlflowException(str(error), TEMPORARILY_UNAVAILABLE) from error

@@ -83,13 +83,16 @@ class TraceWrites:
             )
         self._write("delete_tag", {"trace_id": trace_id, "key": key})
 
-    def create_assessment(self, row: AssessmentRow) -> None:
+    def create_assessment(self, row: AssessmentRow, *, new_id: bool) -> None:
         """Add an assessment; one that it overrides is marked invalid with it.
+
+        Args:
+            new_id: its id was made for it just now, so that nobody else can be using it.
 
         RESOURCE_DOES_NOT_EXIST: the trace, or the overridden assessment on it, isn't there.
         RESOURCE_ALREADY_EXISTS: its id is taken.
         """
-        with self._revising if row["overrides"] else nullcontext():
+        with nullcontext() if new_id and not row["overrides"] else self._revising:
             index = self._up_to_date()
             self._require_trace(index, row["trace_id"])
             if _find_assessment(index, row["assessment_id"]) is not None:
