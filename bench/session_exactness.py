@@ -74,7 +74,7 @@ def check(directory: Path, count: int, kills: int) -> list[str]:
     sessions = [_session(generator, number) for number in range(count)]
     turns = [Turn(each, n) for each in sessions for n in range(len(each.trace_ids))]
     late = [turn for turn in turns if turn.session.late and turn.number == _last(turn.session)]
-    early = list(set(turns) - set(late))
+    early = [turn for turn in turns if turn not in late]
     generator.shuffle(early)
     began_ns = time.time_ns()
     victim = Victim(directory / "data", free_port(), _SETTINGS, only=("engine", "worker"))

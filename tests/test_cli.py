@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,25 @@ def test_importing_vedette_is_light() -> None:
     code = f"import sys, vedette, vedette.cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_explain_tells_all_of_a_decision_in_one_line(tmp_path: Path) -> None:
+    details = {"attempts": 3, "cost_usd": 0.0012, "worker": "pid 4711"}
+    details |= {"completed_ms": 1_764_000_000_000, "decided_ms": 1_764_000_060_000}
+    scored = {"scorer": "nice", "unit_type": "trace", "text": "scored\nby version 2"}
+    waits = {"scorer": "turns", "unit_type": "session", "text": "waiting: why", "details": {}}
+    answer = {"trace_id": "tr-1", "scorers": [{**scored, "details": details}, waits]}
+    (tmp_path / "api" / "explain").mkdir(parents=True)
+    (tmp_path / "api" / "explain" / "tr-1").write_text(json.dumps(answer))
+    files = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), files) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        code, out, _ = run("explain", "tr-1", "--url", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+    assert code == 0
+    assert out.splitlines() == [
+        "nice   trace    scored by version 2 | attempts: 3 | $0.0012 | pid 4711"
+        " | complete 2025-11-24 16:00:00 UTC | decided 2025-11-24 16:01:00 UTC",
+        "turns  session  waiting: why",
+    ]

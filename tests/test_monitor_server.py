@@ -84,7 +84,7 @@ def test_a_page_and_the_api_tell_the_same_of_a_trace(server: Server) -> None:
     api = server.ask("GET", f"/api/explain/{names[1]}")
     assert json.loads(api.body) == {"trace_id": names[1], "scorers": []}
     page = server.ask("GET", f"/monitor/trace/{names[1]}").body.decode()
-    for text in ("No scorer is started", "Session long", "and 2 more", names[0], names[-3]):
+    for text in ("No scorer has been started", "Session long", "and 2 more", names[0], names[-3]):
         assert text in page
     assert names[-2] not in page
 

@@ -41,6 +41,7 @@ def test_a_decision_is_never_told_by_its_colour_alone() -> None:
         for decision in (
             *("scored", "failed", "retrying", "budget", "not_selected", "filtered", "incomplete"),
             *("evaluation_run", "superseded", "waiting", "not_started", "not_scored"),
+            *("stopped", "deleted"),
         )
     ]
     assert len({status.word for status in shown}) == len(shown)

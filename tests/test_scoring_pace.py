@@ -53,6 +53,16 @@ def test_good_answers_bring_the_calls_back() -> None:
     assert endpoint.limit == 8
 
 
+def test_what_is_cancelled_before_its_turn_is_not_asked() -> None:
+    queue = JudgeQueue(4)
+    scorer = code("return True")
+    given_up, wanted = (queue.put(scorer, ["m"], [unit(n)]) for n in (1, 2))
+    assert given_up.future.cancel()
+
+    assert [job.batch for job in queue.due(0.0)] == [wanted]
+    assert queue.state(0.0)["m"]["under_way"] == 1
+
+
 @given(
     st.lists(
         st.tuples(st.booleans(), st.floats(0, 100), st.none() | st.floats(0, 1000)), max_size=100

@@ -15,6 +15,7 @@ from mlflow.entities import ExperimentTag
 from mlflow.genai.judges import make_judge
 
 from scoring_support import Plane, spans_record
+from vedette.intake.records import Record
 from vedette.scoring import backoff, breaker
 from vedette.scoring.active import BUDGET_TAG
 
@@ -85,6 +86,24 @@ def test_a_failure_that_passes_ends_in_one_score_also_after_a_restart(
         assert (row["calls"], row["input_tokens"], row["output_tokens"]) == (1, 100, 20)
         assert row["model"] == "openai:/gpt-4.1-mini"
         assert row["cost_usd"] > 0
+    plane.close()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_trace_that_is_deleted_while_it_waits_is_no_failure(tmp_path: Path, llm: FakeLLM) -> None:
+    llm.reset(Reply(503, error("overloaded")))
+    plane = Plane(tmp_path)
+    experiment = plane.store.create_experiment("judged")
+    register_judge(plane, experiment)
+    plane.settle()
+    plane.arrive(*(spans_record(experiment, number) for number in (1, 2)))
+    settled(plane, experiment, {"retrying": 2})
+    ids = [f"tr-{1:032x}"]
+    plane.arrive(Record("delete_traces", int(time.time() * 1000), {"trace_ids": ids}))
+    plane.fold()
+
+    llm.reset(Reply(body=verdict("yes")))
+    settled(plane, experiment, {"deleted": 1, "scored": 1})
     plane.close()
 
 

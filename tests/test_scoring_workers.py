@@ -56,6 +56,17 @@ def pool(tmp_path_factory: pytest.TempPathFactory, sandbox: Sandbox) -> Iterator
     pool.close()
 
 
+def test_what_is_cancelled_before_its_turn_is_not_run(pool: WorkerPool) -> None:
+    sleeper = code("import time\ntime.sleep(inputs)\nreturn inputs", name="sleeper")
+    running = [pool.submit(sleeper, [unit(1)]) for _ in range(2)]
+    waiting = [pool.submit(sleeper, [unit(50)]) for _ in range(2)]
+    last = pool.submit(sleeper, [unit(0)])
+
+    assert all(future.cancel() for future in waiting)
+    assert values(last.result(30)) == [0]
+    assert [values(future.result(30)) for future in running] == [[1], [1]]
+
+
 def run(pool: WorkerPool, scorer: ActiveScorer, *numbers: int) -> list[Outcome]:
     """All outcomes: what comes after an accident is submitted again."""
     outcomes: list[Outcome] = []

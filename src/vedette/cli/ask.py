@@ -100,12 +100,32 @@ def explain(
 ) -> None:
     """Tell for each scorer whether a trace was scored, and why or why not.
 
+    A line per scorer: the decision and its reason (u is the trace's draw, selected when below the
+    rate), then attempts, cost, worker and times (UTC).
+
     Example: `vedette explain tr-3f0c66c1d5f8a0e2d1b7c9a4e5f60718`
     """
     found = ask(url, f"/api/explain/{quote(trace_id, safe='')}")
     if as_json:
         print(json.dumps(found, indent=2))
     elif not found["scorers"]:
-        print(f"No scorer is started in the experiment of {trace_id}.")
+        print(f"No scorer has been started in the experiment of {trace_id}.")
     else:
-        print_rows([(one["scorer"], one["unit_type"], one["text"]) for one in found["scorers"]])
+        print_rows([(one["scorer"], one["unit_type"], _line(one)) for one in found["scorers"]])
+
+
+def _line(explanation: dict[str, Any]) -> str:
+    """The decision and its reason, then what else is known of it."""
+    from vedette.monitor import words
+
+    details = explanation["details"]
+    facts = [explanation["text"]]
+    if details:
+        facts += [
+            f"attempts: {details['attempts']}",
+            words.dollars(details["cost_usd"]),
+            details["worker"] or "",
+            f"complete {words.moment(details['completed_ms'])}",
+            f"decided {words.moment(details['decided_ms'])}",
+        ]
+    return " | ".join(" ".join(fact.split()) for fact in facts if fact)

@@ -89,10 +89,12 @@ class EpochRow(TypedDict):
     filter: str | None
     strata: list[tuple[str, float]]
     reason: str  # why it was opened, for people
+    of_sessions: bool  # whether the scorer's units are sessions
 
 
 class DecisionRow(TypedDict):
-    """What became of a unit that a scorer had selected; the newest per unit and revision holds."""
+    """What became of a unit that a scorer had selected, or may yet select when the annotations
+    change that its filter asks for; the newest per unit and revision holds."""
 
     unit_id: str  # a trace id or a session id
     unit_type: str  # trace | session
@@ -103,7 +105,8 @@ class DecisionRow(TypedDict):
     stratum: int  # place in the epoch's strata; -1: none of them
     inclusion_probability: float
     draw: float
-    decision: str  # scored | failed | retrying | budget
+    # scored | failed | retrying | budget | superseded | stopped | deleted | not_selected | filtered
+    decision: str
     scores: str  # JSON: [{assessment_id, name, value}]
     error_code: str | None
     error: str | None
@@ -128,7 +131,8 @@ class CountRow(TypedDict):
     epoch: int
     stratum: int
     hour_ms: int  # of completion, cut to the hour
-    decision: str  # not_selected | filtered | evaluation_run | incomplete | superseded
+    # not_selected | filtered | evaluation_run | incomplete | superseded | stopped | deleted
+    decision: str
     units: int  # negative: so many of those counted before were decided otherwise
 
 

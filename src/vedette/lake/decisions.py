@@ -2,7 +2,9 @@
 
 The table is append-only. Readers keep, of each ``decision_id``, the row with the highest
 ``record_id``. A row stands for ``units`` units: 1 where ``unit_id`` is set, else a count, which may
-be negative when units that were counted before were decided otherwise.
+be negative when units that were counted before were decided otherwise. A scorer whose filter or
+strata ask for tags or assessments may select a trace later, when these change: what it has not
+selected, or filtered out, has a row then.
 
 =================  ===================================================================
 decision           meaning
@@ -10,11 +12,13 @@ decision           meaning
 scored, failed     the scorer was run: it has given its scores, or an error
 retrying           it met a transient failure; ``next_attempt_at`` says when it is tried again
 budget             selected, but there was no budget to score it
+superseded         a session's revision that had a newer one; a count: before its turn came
+stopped            the scorer was stopped meanwhile; a count: before the unit's turn came
+deleted            the trace was deleted meanwhile; a count: before it was first tried
 not_selected       a count: draw >= inclusion probability
 filtered           a count: the scorer's filter doesn't match
 evaluation_run     a count: the trace was made by an evaluation, which scores it itself
 incomplete         a count: the trace never had a root span that ended
-superseded         a count: a session's revision that had a newer one before its turn came
 epoch              no unit: the scorer's rate, filter or version changed; ``settings`` has them
 =================  ===================================================================
 """
@@ -31,6 +35,8 @@ import pyarrow as pa
 from vedette.intake.records import Record
 from vedette.lake.row_tables import place, table_of
 from vedette.lake.schemas import DECISIONS_SCHEMA, lake_trace_id
+
+_SETTINGS = ("rate", "filter", "strata", "reason", "of_sessions")
 
 TIMES = {
     "completed_ms": "completed_at",
@@ -108,9 +114,7 @@ def _epoch(key: str, epoch: dict[str, Any]) -> dict[str, Any]:
         "version": epoch["version"],
         "decision": "epoch",
         "decided_at": epoch["opened_ms"] * 1000,
-        "settings": orjson.dumps(
-            {name: epoch[name] for name in ("rate", "filter", "strata", "reason")}
-        ).decode(),
+        "settings": orjson.dumps({name: epoch.get(name) for name in _SETTINGS}).decode(),
         "units": 0,
     }
 

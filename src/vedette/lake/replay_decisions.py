@@ -88,6 +88,7 @@ def _epoch(row: dict[str, Any]) -> EpochRow:
         filter=settings["filter"],
         strata=settings["strata"],
         reason=settings["reason"],
+        of_sessions=bool(settings.get("of_sessions")),
     )
 
 

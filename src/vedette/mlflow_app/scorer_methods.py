@@ -6,7 +6,6 @@ import difflib
 import json
 import threading
 import uuid
-from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -27,7 +26,7 @@ from vedette.client.self_contained import check_stored
 from vedette.mlflow_app.filter_position import require_filter
 from vedette.mlflow_app.plane import TracePlane
 from vedette.scoring.active import BUDGET_TAG, STRATA_TAG
-from vedette.scoring.judges import call_objection
+from vedette.scoring.judges import call_objection, functions
 
 _NOT_FOUND = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 _registering = threading.Lock()  # MLflow reads the highest version, then adds the next
@@ -60,7 +59,7 @@ class ScorerMethods:
             ) from error
         if objection := call_objection(data):
             raise MlflowException.invalid_parameter_value(objection)
-        for function in _functions(data):
+        for function in functions(data):
             _require_self_contained(name, function)
         with _registering:
             found = super().register_scorer(experiment_id, name, serialized_scorer)  # type: ignore[misc]
@@ -202,18 +201,6 @@ class ScorerMethods:
     def _scorers(self, experiment_id: str) -> list[ScorerVersion]:
         found: list[ScorerVersion] = self.list_scorers(experiment_id)  # type: ignore[attr-defined]
         return found
-
-
-def _functions(data: Any) -> Iterator[dict[str, Any]]:
-    """The serialized ``@scorer`` functions in a serialized scorer, be it an ensemble."""
-    if isinstance(data, dict):
-        if data.get("call_source") is not None:
-            yield data
-        for value in data.values():
-            yield from _functions(value)
-    elif isinstance(data, list):
-        for value in data:
-            yield from _functions(value)
 
 
 def _require_self_contained(name: str, function: dict[str, Any]) -> None:

@@ -28,15 +28,19 @@ class ScoringReads:
 
     def scorers(self, experiment_id: str | None = None) -> list[dict[str, Any]]:
         """As `scorers_summary`; of one experiment, or of all."""
-        connection = self._plane.up_to_date()
-        engine = (read_state(self._plane.settings.run_dir / "engine.json") or {}).get("workers", {})
-        rows = scorers_summary(connection, self._active(), engine.get("scorers", {}))
+        rows = scorers_summary(self._plane.up_to_date(), self._active(), self._engine())
         return [row for row in rows if experiment_id in (None, row["experiment_id"])]
 
     def explain(self, trace_id: str) -> list[Explanation] | None:
         """As `Explainer.explain`: None if there is no such trace."""
         self._plane.up_to_date()
-        return self._explainer.explain(trace_id, self._active())
+        return self._explainer.explain(trace_id, self._active(), self._engine())
+
+    def _engine(self) -> dict[str, dict[str, Any]]:
+        """What the engine last published of its scorers, by scorer key."""
+        state = read_state(self._plane.settings.run_dir / "engine.json") or {}
+        found: dict[str, dict[str, Any]] = state.get("workers", {}).get("scorers", {})
+        return found
 
     def _active(self) -> list[ActiveScorer]:
         try:

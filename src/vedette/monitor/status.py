@@ -62,6 +62,8 @@ _DECISIONS = {
     "not_selected": Status("not selected", "idle", "remove_circle_outline"),
     "filtered": Status("filtered out", "idle", "filter_alt"),
     "evaluation_run": Status("evaluation run", "idle", "science"),
+    "stopped": Status("stopped", "idle", "stop_circle"),
+    "deleted": Status("deleted", "idle", "delete_outline"),
     "superseded": Status("superseded", "idle", "update"),
     "not_started": Status("before its start", "idle", "radio_button_unchecked"),
     "not_scored": Status("not scored", "idle", "remove_circle_outline"),

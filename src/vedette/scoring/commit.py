@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 
 from vedette.intake.journal import JournalWriter
@@ -24,7 +24,6 @@ def commit(
     scorers: Iterable[Progress],
     verdicts: Verdicts,
     *,
-    dropped: Mapping[str, int] | None = None,
     everything: bool = False,
 ) -> bool:
     """Journal what is finished, one record for each scorer, and wait until it is on disk.
@@ -33,7 +32,6 @@ def commit(
 
     Args:
         verdicts: makes rows of outcomes.
-        dropped: stored cursors, by scorer key, that are to be forgotten.
         everything: also write counts and cursors alone, which else wait a few seconds for more.
 
     Returns:
@@ -45,9 +43,6 @@ def commit(
     """
     finished = False
     writes: list[tuple[Progress, Future[Position]]] = []
-    forgotten = [
-        _append(journal, _record(key, (place, None))) for key, place in (dropped or {}).items()
-    ]
     for progress in scorers:
         try:
             if progress.unconfirmed is None:
@@ -62,8 +57,6 @@ def commit(
             progress.breaker.record(problem, time.monotonic())
             continue
         finished |= bool(progress.unconfirmed["decisions"] or progress.unconfirmed["counts"])
-    for written in forgotten:
-        written.result(_JOURNAL_SECONDS)
     for progress, written in writes:
         progress.journaled = written.result(_JOURNAL_SECONDS)
         _confirm(progress, verdicts)
@@ -82,15 +75,19 @@ def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decis
         or bool(progress.opened)
         or progress.saved is None
     )
+    everything |= progress.stopped_at is not None
     due = end != progress.saved and (
         everything or time.monotonic() - progress.saved_at > _SAVE_SECONDS
     )
     if not (pressing or due):
         return None
-    record = _record(progress.scorer.key, (progress.saved, end))
+    record = empty_record(progress.scorer.key, (progress.saved, end))
     record["epochs"] = [epoch.row() for epoch in progress.opened]
     record["counts"] = _counts(ready)
     for batch in (*ready, *retried):
+        record["decisions"] += [
+            verdicts.undrawn(batch.scorer, choice) for choice in batch.counted if choice.open
+        ]
         if batch.refused is not None:
             record["decisions"] += [
                 verdicts.over_budget(batch.scorer, attempt, batch.refused)
@@ -110,7 +107,10 @@ def _confirm(progress: Progress, verdicts: Verdicts) -> None:
     assert record is not None
     assert record["cursor"] is not None
     end = record["cursor"][1]
-    assert end is not None
+    progress.unconfirmed = None
+    if end is None:
+        progress.ended = True
+        return
     told = {(one["unit_id"], one["revision"]) for one in record["decisions"]}
     progress.retried = [
         batch
@@ -121,7 +121,6 @@ def _confirm(progress: Progress, verdicts: Verdicts) -> None:
     progress.advance(end)
     progress.opened = progress.opened[len(record["epochs"]) :]
     progress.saved, progress.saved_at = end, time.monotonic()
-    progress.unconfirmed = None
     verdicts.journaled(progress.scorer.key, record["decisions"])
 
 
@@ -129,6 +128,8 @@ def _counts(batches: Iterable[Batch]) -> list[CountRow]:
     sums = Counter[tuple[int, int, int, str]]()
     for batch in batches:
         for choice in batch.counted:
+            if choice.open:
+                continue
             at = choice.unit.completed_ms
             key = choice.epoch.number, choice.stratum, at - at % _HOUR_MS, choice.decision
             sums[key] += choice.count
@@ -139,7 +140,8 @@ def _counts(batches: Iterable[Batch]) -> list[CountRow]:
     ]
 
 
-def _record(scorer: str, cursor: tuple[int | None, int | None]) -> Decisions:
+def empty_record(scorer: str, cursor: tuple[int | None, int | None]) -> Decisions:
+    """A record that moves a cursor, and says nothing else yet; see `Decisions`."""
     put: list[AssessmentRow] = []
     return Decisions(scorer=scorer, cursor=cursor, epochs=[], decisions=[], counts=[], put=put)
 

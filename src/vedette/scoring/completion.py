@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlflow.tracing.constant import TraceMetadataKey
@@ -80,10 +80,11 @@ class CompletedUnit:
         position: the place.
         reason: ``complete``; ``incomplete``: given up without a root; ``late_root``: the root came
             after that; ``annotated``: complete before, its annotations changed; ``session``.
-        row: of ``traces``; of a session's first trace; 0 when the trace has been deleted.
+        row: of ``traces``; of a session's first trace.
         of_run: whether an evaluation run made the trace.
         session_id, revision: of a session.
         completed_ms: milliseconds since the epoch.
+        deleted: the trace, or every trace of the session, has been deleted; then it has no id.
     """
 
     position: int
@@ -95,6 +96,7 @@ class CompletedUnit:
     revision: int
     completed_ms: int
     of_run: bool
+    deleted: bool = False
 
     @property
     def unit_id(self) -> str:
@@ -107,7 +109,7 @@ class Completion:
 
     Args:
         trace_buffer: seconds without an arrival after which a trace with an ended root is complete.
-        session_buffer: seconds after which a session is.
+        session_buffer: seconds after which a session is, but not before its traces are.
         max_trace_age: seconds after its first arrival at which a trace without a root is given up.
     """
 
@@ -121,7 +123,7 @@ class Completion:
     ) -> None:
         self._index = index
         self._trace_ms = int(trace_buffer * 1000)
-        self._session_ms = int(session_buffer * 1000)
+        self._session_ms = int(max(session_buffer, trace_buffer) * 1000)
         self._age_ms = int(max_trace_age * 1000)
 
     @classmethod
@@ -207,14 +209,35 @@ def newest_position(index: TraceIndex) -> int:
 def completed_after(index: TraceIndex, position: int, count: int) -> list[CompletedUnit]:
     """The next units in the order of completion, at most ``count``."""
     values = {"after": position, "count": count, "source_run": TraceMetadataKey.SOURCE_RUN}
-    return [
+    units = [
         CompletedUnit(
-            place, reason, row, trace_id, str(experiment_id), session, revision, at, bool(of_run)
+            place,
+            reason,
+            row,
+            trace_id,
+            str(experiment_id),
+            session,
+            revision,
+            at,
+            bool(of_run),
+            bool(deleted),
         )
-        for place, reason, row, trace_id, experiment_id, session, revision, at, of_run in (
+        for place, reason, row, trace_id, experiment_id, session, revision, at, of_run, deleted in (
             index.connection().execute(_SQL["after"], values)
         )
     ]
+    return [_as_it_remains(index, unit) if unit.deleted else unit for unit in units]
+
+
+def _as_it_remains(index: TraceIndex, unit: CompletedUnit) -> CompletedUnit:
+    """A unit whose trace has been deleted: a session goes on with the first that is left."""
+    if unit.session_id is None:
+        return unit
+    left = session_traces(index, unit.experiment_id, unit.session_id)
+    if not left:
+        return unit
+    row, trace_id = next(iter(left.items()))
+    return replace(unit, row=row, trace_id=trace_id, deleted=False)
 
 
 def session_traces(index: TraceIndex, experiment_id: str, session_id: str) -> dict[int, str]:

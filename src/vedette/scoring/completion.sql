@@ -7,11 +7,11 @@ SELECT EXISTS (SELECT 1 FROM completing WHERE last_received_ms <= :quiet_since)
   OR (:annotations AND EXISTS (SELECT 1 FROM annotated));
 
 -- name: complete
-INSERT INTO completed (reason, trace, completed_ms)
+INSERT INTO completed (reason, trace, experiment_id, completed_ms)
 SELECT
   CASE WHEN EXISTS (SELECT 1 FROM completed e WHERE e.trace = t.id AND e.reason = 'incomplete')
     THEN 'late_root' ELSE 'complete' END,
-  t.id, :now
+  t.id, t.experiment_id, :now
 FROM completing c JOIN traces t ON t.id = c.trace
 WHERE c.last_received_ms <= :quiet_since AND t.has_root
 ORDER BY c.last_received_ms, c.trace;
@@ -33,8 +33,8 @@ WHERE c.last_received_ms <= :quiet_since AND NOT t.has_root
 DELETE FROM completing WHERE last_received_ms <= :quiet_since;
 
 -- name: give_up
-INSERT INTO completed (reason, trace, completed_ms)
-SELECT 'incomplete', r.trace, :now FROM rootless r JOIN traces t ON t.id = r.trace
+INSERT INTO completed (reason, trace, experiment_id, completed_ms)
+SELECT 'incomplete', r.trace, t.experiment_id, :now FROM rootless r JOIN traces t ON t.id = r.trace
 WHERE r.first_received_ms <= :too_old AND NOT t.has_root ORDER BY r.first_received_ms, r.trace;
 
 -- name: forget_given_up
@@ -64,12 +64,13 @@ SELECT revision FROM session_revisions
 WHERE experiment_id = :experiment_id AND session_id = :session_id;
 
 -- name: complete_session
-INSERT INTO completed (reason, trace, session_id, revision, completed_ms)
-VALUES ('session', :trace, :session_id, :revision, :now);
+INSERT INTO completed (reason, trace, experiment_id, session_id, revision, completed_ms)
+VALUES ('session', :trace, :experiment_id, :session_id, :revision, :now);
 
 -- name: reconsider
-INSERT INTO completed (reason, trace, completed_ms)
-SELECT 'annotated', trace, :now FROM annotated ORDER BY trace;
+INSERT INTO completed (reason, trace, experiment_id, completed_ms)
+SELECT 'annotated', t.id, t.experiment_id, :now FROM annotated a JOIN traces t ON t.id = a.trace
+ORDER BY t.id;
 
 -- name: any_annotated
 SELECT EXISTS (SELECT 1 FROM annotated);
@@ -85,9 +86,10 @@ SELECT max(coalesce((SELECT max(last_received_ms) FROM completing), 0),
 SELECT seq FROM sqlite_sequence WHERE name = 'completed';
 
 -- name: after
-SELECT c.position, c.reason, coalesce(t.id, 0), coalesce(t.trace_id, ''),
-  coalesce(t.experiment_id, 0), c.session_id, c.revision, c.completed_ms,
-  EXISTS (SELECT 1 FROM trace_metadata m WHERE m.trace = t.id AND m.key = :source_run)
+SELECT c.position, c.reason, c.trace, coalesce(t.trace_id, ''), c.experiment_id, c.session_id,
+  c.revision, c.completed_ms,
+  EXISTS (SELECT 1 FROM trace_metadata m WHERE m.trace = t.id AND m.key = :source_run),
+  t.id IS NULL
 FROM completed c LEFT JOIN traces t ON t.id = c.trace
 WHERE c.position > :after ORDER BY c.position LIMIT :count;
 

@@ -3,6 +3,7 @@
 Every decision says in which epoch it was made and with what probability its unit was selected, so
 that estimates stay unbiased when rates change. An epoch holds for the units that became complete
 after its place and up to the next epoch's: a replay after a crash decides as was decided before.
+While the scorer is stopped, an epoch says so.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vedette.intake.records import EpochRow
 from vedette.scoring.active import ActiveScorer
@@ -21,6 +22,8 @@ _SQL = statements("vedette.scoring", "decided")
 
 BASE_STRATUM = -1
 STARTED = "started"  # how the reason of an epoch begins that follows on no other
+STOPPED = "stopped"  # how the reason of an epoch begins in which the scorer decides nothing
+_LEFT = f"{STOPPED}: what was complete by then is left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Epoch:
         rate: inclusion probability of units in no stratum.
         strata: (filter, inclusion probability); the first that matches a unit is its stratum.
         reason: why it was opened, for people.
+        of_sessions: whether the scorer's units are sessions.
     """
 
     number: int
@@ -45,6 +49,7 @@ class Epoch:
     filter_string: str | None
     strata: tuple[tuple[str, float], ...]
     reason: str
+    of_sessions: bool
 
     def probability(self, stratum: int) -> float:
         """The inclusion probability in a stratum."""
@@ -54,6 +59,16 @@ class Epoch:
     def highest(self) -> float:
         """The highest inclusion probability a unit can have."""
         return max(self.rate, *(rate for _, rate in self.strata), 0.0)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its units are not for the scorer to decide: it was stopped."""
+        return self.reason.startswith(STOPPED)
+
+    @property
+    def left(self) -> bool:
+        """Whether its units were complete before the stop, and had not had their turn."""
+        return self.reason == _LEFT
 
     def row(self) -> EpochRow:
         """As it is journaled."""
@@ -66,6 +81,7 @@ class Epoch:
             filter=self.filter_string,
             strata=list(self.strata),
             reason=self.reason,
+            of_sessions=self.of_sessions,
         )
 
 
@@ -90,7 +106,7 @@ class Epochs:
     def begin(self) -> int:
         """The place after which the scorer became active, the last time it did."""
         starts = [one.after_position for one in self._epochs if one.reason.startswith(STARTED)]
-        return starts[-1] if starts else self._epochs[0].after_position
+        return starts[-1] if starts else 0
 
     def at(self, position: int) -> tuple[Epoch, int | None]:
         """The epoch that holds for the unit after place ``position``, and the last place for which
@@ -100,10 +116,16 @@ class Epochs:
                 return older, newer.after_position
         return self._epochs[-1], None
 
-    @property
-    def all(self) -> list[Epoch]:
-        """All of them."""
-        return list(self._epochs)
+    def holding(self, position: int) -> Epoch | None:
+        """The epoch that holds for the unit at this place; None: it was before the first start."""
+        if not self._epochs or position <= self._epochs[0].after_position:
+            return None
+        epoch, _ = self.at(position - 1)
+        return epoch
+
+    def numbered(self, number: int) -> Epoch | None:
+        """The epoch of this number, if it is known."""
+        return next((one for one in self._epochs if one.number == number), None)
 
     def follow(
         self,
@@ -149,13 +171,31 @@ class Epochs:
             filter_string=scorer.filter_string,
             strata=strata,
             reason=reason,
+            of_sessions=scorer.is_session_level,
         )
         self._epochs.append(opened)
         return opened
 
+    def stop(self, decided: int, position: int, now_ms: int) -> list[Epoch]:
+        """Open the epochs of a scorer that is stopped; those that were opened.
 
-def stored_epochs(index: TraceIndex) -> dict[str, list[Epoch]]:
-    """All epochs by scorer key, oldest first."""
+        Args:
+            decided: the place up to which it has decided.
+            position: the newest place at the stop.
+        """
+        last = self.current
+        if last is None or last.stopped:
+            return []
+        stop = replace(last, opened_ms=now_ms, rate=0.0, filter_string=None, strata=())
+        opened = [replace(stop, after_position=decided, reason=_LEFT)] if decided < position else []
+        opened.append(replace(stop, after_position=position, reason=STOPPED))
+        opened = [replace(one, number=last.number + n) for n, one in enumerate(opened, 1)]
+        self._epochs += opened
+        return opened
+
+
+def stored_epochs(index: TraceIndex) -> dict[str, Epochs]:
+    """The epochs of every scorer, by its key."""
     found: dict[str, list[Epoch]] = {}
     for (
         scorer,
@@ -167,9 +207,10 @@ def stored_epochs(index: TraceIndex) -> dict[str, list[Epoch]]:
         text,
         strata,
         reason,
+        of_sessions,
     ) in index.connection().execute(_SQL["epochs"]):
         pairs = tuple((str(filter_), float(share)) for filter_, share in json.loads(strata))
         found.setdefault(scorer, []).append(
-            Epoch(number, opened, after, version, rate, text, pairs, reason)
+            Epoch(number, opened, after, version, rate, text, pairs, reason, bool(of_sessions))
         )
-    return found
+    return {scorer: Epochs(epochs) for scorer, epochs in found.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,8 +13,9 @@ from mlflow.tracing.constant import TraceMetadataKey
 
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.completion import CompletedUnit, completed_after, stored_cursors
-from vedette.scoring.epochs import Epochs, stored_epochs
+from vedette.scoring.epochs import Epoch, Epochs, stored_epochs
 from vedette.scoring.selection import SELECTED, Choice, Selection
+from vedette.scoring.stopping import left_behind
 from vedette.settings import Settings
 from vedette.sql import statements
 from vedette.traces.index import TraceIndex
@@ -54,60 +55,79 @@ class Explainer:
         self._index = index
         self._selection = selection
 
-    def explain(self, trace_id: str, active: Iterable[ActiveScorer]) -> list[Explanation] | None:
-        """One explanation for each scorer that has to do with the trace; None if there is no such
-        trace.
+    def explain(
+        self,
+        trace_id: str,
+        active: Iterable[ActiveScorer],
+        engine: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> list[Explanation] | None:
+        """One explanation for each scorer that has to do with the trace, also those that have been
+        stopped since; None if there is no such trace.
 
         Args:
             active: the scorers that are started now.
+            engine: what it last published of its scorers, by scorer key.
         """
         connection = self._index.connection()
         row = connection.execute(_SQL["trace"], {"trace_id": trace_id}).fetchone()
         if row is None:
             return None
         trace = _Trace(*row)
-        found = {one.scorer: one for one in self._decided(trace)}
-        cursors, epochs = stored_cursors(self._index), stored_epochs(self._index)
-        for scorer in active:
+        epochs, cursors = stored_epochs(self._index), stored_cursors(self._index)
+        held = {key: _held(state) for key, state in (engine or {}).items()}
+        found = {one.scorer: one for one in self._decided(trace, epochs, held)}
+        scorers = {key: left_behind(key, known) for key, known in epochs.items()}
+        scorers |= {scorer.key: scorer for scorer in active}
+        for key, scorer in scorers.items():
             if scorer.experiment_id != str(trace.experiment_id) or scorer.name in found:
                 continue
             unit_type = "session" if scorer.is_session_level else "trace"
-            cursor = cursors.get(scorer.key)
             if scorer.invalid is not None:
                 known = "waiting", f"waiting: {scorer.invalid}"
-            elif cursor is None:
+            elif scorer.sample_rate and key not in cursors:
                 known = "waiting", "waiting: the engine has not taken the scorer up yet"
             else:
-                known = self._undecided(trace, scorer, cursor, Epochs(epochs.get(scorer.key, ())))
+                known = self._undecided(
+                    trace, scorer, cursors.get(key), epochs.get(key, Epochs()), held.get(key, "")
+                )
             found[scorer.name] = Explanation(scorer.name, unit_type, *known, {})
         return [found[name] for name in sorted(found)]
 
-    def _decided(self, trace: _Trace) -> Iterator[Explanation]:
+    def _decided(
+        self, trace: _Trace, epochs: Mapping[str, Epochs], held: Mapping[str, str]
+    ) -> Iterator[Explanation]:
         units = [trace.trace_id] + ([trace.session_id] if trace.session_id else [])
         for unit_id in units:
             rows = self._index.connection().execute(_SQL["decisions"], {"unit_id": unit_id})
             names = [column[0] for column in rows.description]
             for row in rows:
                 details = dict(zip(names, row, strict=True))
-                experiment_id, _, name = details.pop("scorer").partition("/")
+                key = details.pop("scorer")
+                experiment_id, _, name = key.partition("/")
                 if experiment_id == str(trace.experiment_id):
                     unit_type, decision = details["unit_type"], details["decision"]
-                    yield Explanation(name, unit_type, decision, _told(details), details)
+                    text = _told(details, epochs.get(key, Epochs()))
+                    if decision == "retrying":
+                        text += held.get(key, "")
+                    yield Explanation(name, unit_type, decision, text, details)
 
     def _undecided(
-        self, trace: _Trace, scorer: ActiveScorer, cursor: int, epochs: Epochs
+        self, trace: _Trace, scorer: ActiveScorer, cursor: int | None, epochs: Epochs, held: str
     ) -> tuple[str, str]:
-        """What holds for a unit that has no row in the ledger."""
+        """What holds for a unit that has no row in the ledger.
+
+        Args:
+            cursor: None: the scorer is stopped.
+        """
         places = self._places(trace, of_session=scorer.is_session_level)
+        if not places and cursor is None:
+            return "not_started", "not scored: the scorer is stopped"
         if not places:
             return "waiting", self._incompleteness(trace, of_session=scorer.is_session_level)
-        last = places[-1]
-        if last > cursor:
-            values = {"cursor": cursor, "place": last}
+        if cursor is not None and places[-1] > cursor:
+            values = {"cursor": cursor, "place": places[-1]}
             (ahead,) = self._index.connection().execute(_SQL["ahead"], values).fetchone()
-            return "waiting", f"waiting: complete, {ahead - 1:,} units are before it"
-        if epochs.current is None or places[0] <= epochs.begin:
-            return "not_started", "not scored: it was complete before the scorer was started"
+            return "waiting", f"waiting: complete, {ahead - 1:,} units are before it{held}"
         return self._decide_again(scorer, epochs, places)
 
     def _places(self, trace: _Trace, *, of_session: bool) -> list[int]:
@@ -127,7 +147,7 @@ class Explainer:
                 f"waiting: no root span that ended has arrived; given up {age:g} s after its start"
             )
         buffer = (
-            self._settings.session_completion_buffer
+            max(self._settings.session_completion_buffer, self._settings.trace_completion_buffer)
             if of_session
             else self._settings.trace_completion_buffer
         )
@@ -142,8 +162,15 @@ class Explainer:
         self, scorer: ActiveScorer, epochs: Epochs, places: Sequence[int]
     ) -> tuple[str, str]:
         """Filter and hash decide now as they did then."""
+        known: tuple[str, str] | None = None
         for place in reversed(places):
-            epoch, _ = epochs.at(place - 1)
+            epoch = epochs.holding(place)
+            if epoch is not None and epoch.left:
+                return "stopped", "stopped: the scorer was stopped before the unit's turn came"
+            if epoch is None or epoch.stopped:
+                when = "before the scorer was started" if epoch is None else "while it was stopped"
+                known = known or ("not_started", f"not scored: it was complete {when}")
+                continue
             units = completed_after(self._index, place - 1, 1)
             try:
                 choices = self._selection.choose(scorer, epochs, epoch, units)
@@ -151,7 +178,7 @@ class Explainer:
                 return "waiting", f"waiting: its filter can't be used: {error.message}"
             if counted := [choice for choice in choices if choice.count > 0]:
                 return _chosen(counted[0], units[0])
-        return "not_scored", "not scored: it is none of the units of this scorer"
+        return known or ("not_scored", "not scored: it is none of the units of this scorer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,37 +191,62 @@ class _Trace:
     last_received_ms: int
 
 
+def _held(state: Mapping[str, Any]) -> str:
+    """What keeps a scorer from going on, as it is put behind what waits for it."""
+    if reason := state.get("problem"):
+        return f"; the scorer waits: {reason}"
+    return f"; {note}" if (note := state.get("note")) else ""
+
+
 def _chosen(choice: Choice, unit: CompletedUnit) -> tuple[str, str]:
-    rate = choice.epoch.probability(choice.stratum)
     texts = {
-        "not_selected": f"not selected: u={choice.draw:.4f} >= rate {rate:g}",
-        "filtered": f"filtered out: {choice.epoch.filter_string!r} doesn't match",
         "evaluation_run": "not scored: an evaluation run made the trace, and scores it",
         "incomplete": "incomplete: no root span that ended arrived in time",
         "superseded": f"superseded: revision {unit.revision} has a newer one",
-        # In the sample by today's annotations, but no row: it didn't match when it was looked at
-        SELECTED: "not scored: it didn't match the filter when it became complete",
+        # In the sample, but without a row: such as after a rebuild of the read model
+        SELECTED: "not scored: it was selected, but no decision was recorded",
     }
-    return choice.decision, texts[choice.decision] + f" (epoch {choice.epoch.number})"
-
-
-def _told(details: dict[str, Any]) -> str:
-    decision = details["decision"]
-    chance = (
-        f"u={details['draw']:.4f} < rate {details['inclusion_probability']:g}, "
-        f"epoch {details['epoch']}"
+    text = texts.get(choice.decision) or _undrawn(
+        choice.decision, choice.epoch, choice.stratum, choice.draw
     )
-    if decision == "retrying":
-        at = datetime.fromtimestamp(details["next_attempt_ms"] / 1000, UTC)
-        return (
-            f"retrying: {details['error_code']}, attempt {details['attempts']}, "
-            f"next at {at:%Y-%m-%d %H:%M:%S} UTC: {details['error']}"
-        )
-    if decision == "failed":
-        return f"failed: {details['error_code']}: {details['error']} ({chance})"
-    if decision == "budget":
-        return f"over budget: {details['error']} ({chance})"
+    return choice.decision, f"{text} (epoch {choice.epoch.number})"
+
+
+def _undrawn(decision: str, epoch: Epoch | None, stratum: int, draw: float) -> str:
+    """Why a unit is not in the sample."""
+    if epoch is None:
+        return decision.replace("_", " ")
+    if decision == "filtered":
+        return f"filtered out: {epoch.filter_string!r} doesn't match"
+    return f"not selected: u={draw:.4f} >= rate {epoch.probability(stratum):g}"
+
+
+def _told(details: dict[str, Any], epochs: Epochs) -> str:
+    decision = details["decision"]
+    if decision in ("filtered", "not_selected"):
+        number, stratum, draw = details["epoch"], details["stratum"], details["draw"]
+        return f"{_undrawn(decision, epochs.numbered(number), stratum, draw)} (epoch {number})"
     if decision == "superseded":
         return "superseded: the session went on before it was scored"
-    took = "" if details["milliseconds"] is None else f" in {details['milliseconds']:.0f} ms"
-    return f"scored by version {details['version']}{took} ({chance})"
+    error = details["error"]
+    match decision:
+        case "retrying":
+            at = datetime.fromtimestamp(details["next_attempt_ms"] / 1000, UTC)
+            text = (
+                f"retrying: {details['error_code']}, attempt {details['attempts']}, "
+                f"next at {at:%Y-%m-%d %H:%M:%S} UTC: {error}"
+            )
+        case "failed":
+            text = f"failed: {details['error_code']}: {error}"
+        case "budget":
+            text = f"over budget: {error}"
+        case "stopped" | "deleted":
+            text = f"{decision}: {error}"
+        case _:
+            took = details["milliseconds"]
+            text = f"scored by version {details['version']}"
+            text += "" if took is None else f" in {took:.0f} ms"
+    return (
+        f"{text} (u={details['draw']:.4f} < rate {details['inclusion_probability']:g}, "
+        f"epoch {details['epoch']})"
+    )

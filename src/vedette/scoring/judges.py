@@ -33,13 +33,20 @@ def asks_model(definition: Mapping[str, Any]) -> bool:
     return any(map(_is_judge, _parts(definition)))
 
 
-def has_code(definition: Any) -> bool:
-    """Whether there is source code anywhere in the definition."""
+def functions(definition: Any) -> Iterator[dict[str, Any]]:
+    """The ``@scorer`` functions, anywhere in the definition: an ensemble has several."""
     if isinstance(definition, dict):
         if definition.get("call_source") is not None:
-            return True
-        return any(map(has_code, definition.values()))
-    return isinstance(definition, list) and any(map(has_code, definition))
+            yield definition
+        definition = list(definition.values())
+    if isinstance(definition, list):
+        for part in definition:
+            yield from functions(part)
+
+
+def has_code(definition: Any) -> bool:
+    """Whether there is source code anywhere in the definition."""
+    return any(True for _ in functions(definition))
 
 
 def refusal(definition: Mapping[str, Any]) -> str | None:

@@ -55,16 +55,27 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """The unit is not scored, and never will be: nothing is wrong with the scorer."""
+
+    decision: str
+    """`stopped` or `deleted`."""
+    message: str
+    """For people."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of scoring one unit."""
 
     unit_id: str
     rows: list[AssessmentRow]
-    """The final feedback, errors too. Empty: the scorer returned None, or `retry` or `hold` say
-    why there is none."""
+    """The final feedback, errors too. Empty: the scorer returned None, or `retry`, `hold` or `left`
+    say why there is none."""
     milliseconds: float
     worker: str = ""
     """`pid 4711`, for `vedette explain`."""
     usage: Usage | None = None
     retry: Retry | None = None
     hold: Hold | None = None
+    left: Left | None = None

@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from mlflow.exceptions import MlflowException
 
 from vedette.intake.records import Position
-from vedette.scoring.active import ActiveScorer
-from vedette.scoring.answers import failed_row
 from vedette.scoring.breaker import Problem, State
 from vedette.scoring.completion import CompletedUnit, completed_after
-from vedette.scoring.outcomes import Outcome, Unit
+from vedette.scoring.outcomes import Left, Unit
 from vedette.scoring.payloads import Payloads
 from vedette.scoring.pools import Pools
 from vedette.scoring.progress import Attempt, Batch, Progress
@@ -62,6 +61,8 @@ class Planner:
         going_on: list[Progress] = []
         groups: dict[int, list[Progress]] = defaultdict(list)
         for progress in scorers:
+            if progress.stopped_at is not None:
+                continue
             stopped = progress.allowance.stopped
             if stopped:
                 self._refuse(progress)
@@ -147,7 +148,7 @@ class Planner:
                 batch.units = [units[place]]
                 self._run(progress, batch)
             else:
-                batch.answers = [_deleted(scorer, attempt)]
+                batch.leave(Left("deleted", "The trace was deleted before it was scored."))
 
     def _plan(self, group: list[Progress], window: list[CompletedUnit], position: int) -> bool:
         chosen: list[tuple[Progress, list[Choice], int]] = []
@@ -160,7 +161,11 @@ class Planner:
             units = [unit for unit in window if unit.position <= end]
             try:
                 choices = self._selection.choose(
-                    progress.scorer, progress.epochs, epoch, units, progress.under_way
+                    progress.scorer,
+                    progress.epochs,
+                    epoch,
+                    units,
+                    progress.under_way if annotated else None,
                 )
             except MlflowException as error:
                 problem = Problem(_FILTER, f"its filter can't be used: {error.message}")
@@ -224,7 +229,7 @@ class Planner:
         size = 0
         selected = sum(choice.decision == SELECTED for choice in choices)
         if progress.allowance.stopped and selected:
-            attempts = [_first_attempt(c) for c in choices if c.decision == SELECTED]
+            attempts = [Attempt.first(c) for c in choices if c.decision == SELECTED]
             counted = [choice for choice in choices if choice.decision != SELECTED]
             reason = progress.allowance.reason or "There is no budget left."
             progress.batches.append(Batch(scorer, end, counted, attempts, refused=reason))
@@ -233,10 +238,12 @@ class Planner:
             unit = found.get(choice.unit.position)
             if choice.decision != SELECTED:
                 counted.append(choice)
-            elif unit is not None:  # else: deleted meanwhile
-                attempts.append(_first_attempt(choice))
+            elif unit is not None:
+                attempts.append(Attempt.first(choice))
                 units.append(unit)
                 size += len(unit.payload)
+            elif choice.unit.reason != "annotated":  # else it has been counted
+                counted.append(replace(choice, decision="deleted"))
             following = choices[at + 1].unit.position if at + 1 < len(choices) else None
             full = len(units) >= batch_units or size > _BATCH_BYTES
             if full and following is not None and following > choice.unit.position:
@@ -264,25 +271,3 @@ def _one_selected(choices: list[Choice], end: int) -> tuple[list[Choice], int]:
     if not places:
         return choices, end
     return [one for one in choices if one.unit.position <= places[0]], places[0]
-
-
-def _deleted(scorer: ActiveScorer, attempt: Attempt) -> Outcome:
-    row = failed_row(scorer.name, "TRACE_DELETED", "The trace was deleted before it was scored.")
-    return Outcome(attempt.unit_id, [row], 0.0)
-
-
-def _first_attempt(choice: Choice) -> Attempt:
-    """The first try of a selected unit."""
-    unit = choice.unit
-    return Attempt(
-        unit_id=unit.unit_id,
-        unit_type="trace" if unit.session_id is None else "session",
-        revision=unit.revision,
-        trace_id=unit.trace_id,
-        epoch=choice.epoch.number,
-        stratum=choice.stratum,
-        inclusion_probability=choice.epoch.probability(choice.stratum),
-        draw=choice.draw,
-        completed_ms=unit.completed_ms,
-        place=unit.position,
-    )

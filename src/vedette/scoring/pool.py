@@ -146,19 +146,22 @@ class WorkerPool:
                 lane.running -= 1
                 return
             units, future = lane.waiting.popleft()
-        try:
-            if future.set_running_or_notify_cancel():
-                future.set_result(self._score(lane, units))
-        except WorkersUnavailable as error:
-            future.set_exception(error)
-        except Exception as error:
-            logger.exception("a batch of scorer %s could not be run", lane.scorer.key)
-            future.set_exception(WorkersUnavailable(str(error)))
+        if future.set_running_or_notify_cancel():  # else nobody wants it any more
+            self._run(lane, units, future)
         with self._lock:
             if lane.waiting and not self._closed:
                 self._threads.submit(self._work, lane)
             else:
                 lane.running -= 1
+
+    def _run(self, lane: _Lane, units: Sequence[Unit], future: Future[list[Outcome]]) -> None:
+        try:
+            future.set_result(self._score(lane, units))
+        except WorkersUnavailable as error:
+            future.set_exception(error)
+        except Exception as error:
+            logger.exception("a batch of scorer %s could not be run", lane.scorer.key)
+            future.set_exception(WorkersUnavailable(str(error)))
 
     def _score(self, lane: _Lane, units: Sequence[Unit]) -> list[Outcome]:
         """Outcomes of the units up to the first that cost a worker."""

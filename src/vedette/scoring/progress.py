@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -15,12 +15,13 @@ from vedette.scoring.active import ActiveScorer
 from vedette.scoring.breaker import Breaker, Problem, State, problem_of
 from vedette.scoring.budget import UNLIMITED, Allowance
 from vedette.scoring.epochs import Epoch, Epochs
-from vedette.scoring.outcomes import Outcome, Unit
-from vedette.scoring.selection import Choice
+from vedette.scoring.outcomes import Left, Outcome, Unit
+from vedette.scoring.selection import SELECTED, Choice
 
 logger = logging.getLogger(__name__)
 
 _NOWHERE = Position(0, 0)
+_ROW_BYTES = 600  # of a decision, about, without scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,23 @@ class Attempt:
     number: int = 1
     first_ms: int | None = None
     place: int = 0
+
+    @classmethod
+    def first(cls, choice: Choice) -> Attempt:
+        """The first try of a unit."""
+        unit = choice.unit
+        return cls(
+            unit_id=unit.unit_id,
+            unit_type="trace" if unit.session_id is None else "session",
+            revision=unit.revision,
+            trace_id=unit.trace_id,
+            epoch=choice.epoch.number,
+            stratum=choice.stratum,
+            inclusion_probability=choice.epoch.probability(choice.stratum),
+            draw=choice.draw,
+            completed_ms=unit.completed_ms,
+            place=unit.position,
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -85,6 +103,13 @@ class Batch:
         """It isn't run: there is no budget for it."""
         self.units, self.future, self.refused = (), None, reason
 
+    def leave(self, left: Left) -> None:
+        """Its units are not scored; what isn't running yet, never is."""
+        if self.future is not None:
+            self.future.cancel()
+        self.units, self.future = (), None
+        self.answers = [Outcome(one.unit_id, [], 0.0, left=left) for one in self.attempts]
+
     @property
     def outcomes(self) -> Iterator[tuple[Attempt, Outcome]]:
         """What came of each attempt that was made; call it when the batch is done."""
@@ -115,6 +140,8 @@ class Progress:
         journaled: where the last record of its decisions ends in the journal.
         unconfirmed: a record that may or may not be in the journal: it is written again as it is,
             so that it is applied once.
+        stopped_at: the newest place when it was stopped; None while it is active.
+        ended: nothing of it is left to be written.
     """
 
     scorer: ActiveScorer
@@ -133,6 +160,8 @@ class Progress:
     hint: str | None = None
     journaled: Position = field(default=_NOWHERE)
     unconfirmed: Decisions | None = None
+    stopped_at: int | None = None
+    ended: bool = False
 
     @property
     def problem(self) -> str | None:
@@ -160,14 +189,23 @@ class Progress:
         return sum(len(unit.payload) for batch in self.batches for unit in batch.units)
 
     @property
-    def under_way(self) -> set[tuple[str, int]]:
-        """Those units: id and revision."""
-        return _units(self.batches)
+    def under_way(self) -> dict[tuple[str, int], tuple[str, int]]:
+        """What is not journaled yet of units that may be considered again: decision and stratum by
+        id and revision."""
+        found: dict[tuple[str, int], tuple[str, int]] = {}
+        for batch in self.batches:
+            for choice in batch.counted:
+                if choice.open:
+                    unit = choice.unit
+                    found[unit.unit_id, unit.revision] = choice.decision, choice.stratum
+            for one in batch.attempts:
+                found[one.unit_id, one.revision] = SELECTED, one.stratum
+        return found
 
     @property
     def tried_again(self) -> set[tuple[str, int]]:
         """The units that are being tried again: id and revision."""
-        return _units(self.retried)
+        return {(one.unit_id, one.revision) for batch in self.retried for one in batch.attempts}
 
     def advance(self, end: int) -> None:
         """Everything up to the place ``end`` is decided."""
@@ -235,6 +273,8 @@ class Progress:
             if not batch.done or size > most_bytes:
                 break
             found.append(batch)
+            size += _ROW_BYTES * len(batch.attempts)
+            size += _ROW_BYTES * sum(choice.open for choice in batch.counted)
             size += sum(
                 len(text)
                 for _, outcome in batch.outcomes
@@ -264,7 +304,3 @@ class Progress:
         if answers and len(answers) < len(batch.attempts):
             self.split(batch, len(answers))
         batch.answers = answers
-
-
-def _units(batches: Iterable[Batch]) -> set[tuple[str, int]]:
-    return {(one.unit_id, one.revision) for batch in batches for one in batch.attempts}

@@ -34,6 +34,11 @@ class Retries:
             row = dict(zip(names, values, strict=True))
             self._put(row["scorer"], row)
 
+    @property
+    def scorers(self) -> list[str]:
+        """The keys of those that have something to try again."""
+        return [scorer for scorer, waiting in self._waiting.items() if waiting]
+
     def note(self, scorer: str, decisions: Sequence[DecisionRow]) -> None:
         """Decisions that are on disk: those that retry wait, the others don't any more."""
         for row in decisions:

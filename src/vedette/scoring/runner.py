@@ -31,7 +31,7 @@ from vedette.scoring.completion import (
     oldest_after,
     stored_cursors,
 )
-from vedette.scoring.epochs import Epoch, Epochs, stored_epochs
+from vedette.scoring.epochs import Epochs, stored_epochs
 from vedette.scoring.judge_pool import JudgePool
 from vedette.scoring.payloads import Payloads
 from vedette.scoring.plan import Planner
@@ -43,6 +43,7 @@ from vedette.scoring.retries import Retries
 from vedette.scoring.sandbox import choose_sandbox
 from vedette.scoring.selection import Selection, follows_annotations
 from vedette.scoring.spending import Spending
+from vedette.scoring.stopping import left_behind, stop
 from vedette.scoring.verdicts import Verdicts
 from vedette.settings import Settings, SettingsError
 from vedette.traces.index import TraceIndex
@@ -119,8 +120,8 @@ class Scoring:
             [JournalReader(settings.server_journal), JournalReader(settings.engine_journal)],
         )
         self._progress: dict[str, Progress] | None = None  # None until the cursors are known
-        self._left: dict[str, int] = {}  # stored cursors of scorers that aren't active
-        self._epochs: dict[str, list[Epoch]] = {}  # stored
+        self._left: dict[str, int | None] = {}  # what an earlier engine left: cursors, or retries
+        self._epochs: dict[str, Epochs] = {}
         self._invalid: dict[str, ActiveScorer] = {}
         self._complete_at = 0.0
         self._snapshot: list[tuple[str, float, int, int, int, str | None, str | None]] = []
@@ -136,9 +137,10 @@ class Scoring:
         if folded_until is None:
             return False
         if self._progress is None:
-            self._progress, self._left = {}, stored_cursors(self._index)
-            self._epochs = stored_epochs(self._index)
             self._retries.load(self._index)
+            self._left = {**dict.fromkeys(self._retries.scorers), **stored_cursors(self._index)}
+            self._epochs = stored_epochs(self._index)
+            self._progress = {}
         newest = newest_position(self._index)
         known = self._progress
         try:
@@ -150,8 +152,7 @@ class Scoring:
             raise
         self._adopt(known, active, newest)
         # Before units complete: where a new scorer begins must be on disk by then
-        committed = commit(self._journal, known.values(), self._verdicts, dropped=self._left)
-        self._left.clear()
+        committed = commit(self._journal, known.values(), self._verdicts)
         if time.monotonic() >= self._complete_at:
             self._completion.advance(
                 folded_until_ms=folded_until,
@@ -164,7 +165,7 @@ class Scoring:
         self._snapshot = [
             (key, *(_rate(one), one.cursor, one.in_flight), self._retries.count(key),
              one.problem, one.allowance.reason or one.hint)
-            for key, one in known.items()
+            for key, one in known.items() if one.stopped_at is None
         ]  # fmt: skip
         return committed or started or self._wait(known)
 
@@ -229,27 +230,33 @@ class Scoring:
         """Take over what started, stopped or changed."""
         valid: dict[str, ActiveScorer] = {}
         invalid: dict[str, ActiveScorer] = {}
-        for scorer in active:
-            (valid if scorer.invalid is None else invalid)[scorer.key] = scorer
+        for one in active:
+            (valid if one.invalid is None else invalid)[one.key] = one
         for key in invalid.keys() - self._invalid.keys():
             logger.warning("scorer %s waits: %s", key, invalid[key].invalid)
         self._invalid = invalid
-        for key in known.keys() - valid.keys() - invalid.keys():
-            if known[key].unconfirmed is not None:
-                continue  # first it must be known where its cursor is
-            progress = known.pop(key)
-            self._epochs[key] = progress.epochs.all
-            if progress.saved is not None:
-                self._left[key] = progress.saved
+        for key in [key for key, progress in known.items() if progress.ended]:
+            self._epochs[key] = known.pop(key).epochs
+        for key in [*valid, *(self._left.keys() - valid.keys() - invalid.keys())]:
+            if key not in known:
+                known[key] = self._begin(key, valid.get(key), newest)
         now_ms = int(time.time() * 1000)
-        for key, scorer in valid.items():
-            progress = known.get(key) or self._begin(scorer, newest)
-            known[key] = progress
+        for key, progress in known.items():
+            now = valid.get(key, invalid.get(key))
+            if progress.stopped_at is None and not _is_the_same(progress.scorer, now):
+                progress.stopped_at = newest
+            if progress.stopped_at is not None:
+                stop(progress, self._retries, self._index)
+                continue
+            if (scorer := valid.get(key)) is None:
+                continue
             if progress.scorer != scorer:
                 progress.take_over(scorer)
         self._spending.limit(known, newest)
         for key, scorer in valid.items():
             progress = known[key]
+            if progress.stopped_at is not None:
+                continue
             opened = progress.epochs.follow(
                 scorer,
                 progress.allowance.factor or 1.0,
@@ -261,14 +268,19 @@ class Scoring:
                 progress.opened.append(opened)
                 logger.info("scorer %s: epoch %d, %s", key, opened.number, opened.reason)
 
-    def _begin(self, scorer: ActiveScorer, newest: int) -> Progress:
+    def _begin(self, key: str, scorer: ActiveScorer | None, newest: int) -> Progress:
         """A scorer that has become active, or that an earlier engine has left."""
-        saved = self._left.pop(scorer.key, None)
+        saved = self._left.pop(key, None)
         cursor = newest if saved is None else saved
-        logger.info("scorer %s: scores what completes after %d", scorer.key, cursor)
+        epochs = self._epochs.get(key, Epochs())
+        last = epochs.current
+        before = left_behind(key, epochs)
+        if scorer is None or (last and not last.stopped and not _is_the_same(before, scorer)):
+            return Progress(before, epochs, cursor, saved)
+        logger.info("scorer %s: scores what completes after %d", key, cursor)
         pool, _ = self._pools.of(scorer)
         pool.prepare()
-        return Progress(scorer, Epochs(self._epochs.get(scorer.key, ())), cursor, saved)
+        return Progress(scorer, epochs, cursor, saved)
 
     def _wait(self, known: dict[str, Progress]) -> bool:
         """Wait a little for the scores that come next; False if none are under way."""
@@ -284,6 +296,11 @@ def _rate(progress: Progress) -> float:
     """The rate that holds now."""
     epoch = progress.epochs.current
     return progress.scorer.sample_rate if epoch is None else epoch.rate
+
+
+def _is_the_same(before: ActiveScorer, now: ActiveScorer | None) -> bool:
+    """Whether a scorer goes on, in whatever version: it is started, its units are of one kind."""
+    return now is not None and now.is_session_level == before.is_session_level
 
 
 def _follows_annotations(scorer: ActiveScorer) -> bool:

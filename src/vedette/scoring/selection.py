@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vedette.scoring.active import ActiveScorer
@@ -21,6 +21,7 @@ from vedette.traces.patterns import limited_time
 _SQL = statements("vedette.scoring", "decided")
 
 SELECTED = "selected"
+_OPEN = ("filtered", "not_selected")  # decisions that annotations may change
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,9 @@ class Choice:
     """What was decided of one unit before any scorer ran.
 
     Attributes:
-        decision: ``selected``, or a decision that leaves a count only.
+        decision: ``selected``, or one that needs no scorer.
         count: units to be counted: 1, or -1 to take back what was counted before.
+        open: annotations may yet change it: it leaves a row, not a count.
     """
 
     unit: CompletedUnit
@@ -38,6 +40,7 @@ class Choice:
     stratum: int = BASE_STRATUM
     draw: float = 0.0
     count: int = 1
+    open: bool = False
 
 
 class Selection:
@@ -53,14 +56,15 @@ class Selection:
         epochs: Epochs,
         epoch: Epoch,
         units: Sequence[CompletedUnit],
-        in_flight: Collection[tuple[str, int]] = (),
+        under_way: Mapping[tuple[str, int], tuple[str, int]] | None = None,
     ) -> list[Choice]:
         """Decide these units, in order; those that aren't the scorer's business are left out.
 
         Args:
             epochs: the scorer's.
             epoch: that in which the units became complete.
-            in_flight: units that are being scored, which the read model doesn't know of yet.
+            under_way: what the read model doesn't know of yet: decision and stratum by unit id and
+                revision.
 
         Raises:
             MlflowException: the filter, or one of a stratum, is not valid or takes too long.
@@ -68,81 +72,101 @@ class Selection:
         """
         choices: list[Choice] = []
         candidates: list[CompletedUnit] = []
-        again: set[int] = set()  # rows of traces whose annotations changed
+        again: set[int] = set()  # rows of traces that need no second look at their annotations
         annotated: dict[int, tuple[Epoch, list[CompletedUnit]]] = {}
+        before: dict[int, tuple[str, int] | None] = {}  # by place: decision and stratum until now
         for unit in units:
             if unit.experiment_id != scorer.experiment_id or (
                 (unit.session_id is not None) != scorer.is_session_level
             ):
                 continue
             if unit.reason == "annotated":
-                if unit.row not in again and (
-                    found := self._as_it_was(scorer, epochs, unit, in_flight)
-                ):
+                if unit.row not in again and (found := self._as_it_was(epochs, unit)):
                     then, unit_then = found
-                    again.add(unit.row)
-                    annotated.setdefault(then.number, (then, []))[1].append(unit_then)
+                    known = self._decided_before(scorer, unit, under_way or {})
+                    if known is None or known[0] in _OPEN:
+                        before[unit.position] = known
+                        annotated.setdefault(then.number, (then, []))[1].append(unit_then)
+                again.add(unit.row)
                 continue
-            if unit.reason == "late_root" and self._was_incomplete(epochs, unit):
-                choices.append(Choice(unit, "incomplete", epoch, count=-1))
+            again.add(unit.row)
+            if unit.reason == "late_root":
+                choices += self._taken_back(epochs, unit)
             if decision := self._at_once(unit):
                 choices.append(Choice(unit, decision, epoch))
             else:
                 candidates.append(unit)
         choices += self._sampled(epoch, candidates)
         for then, members in annotated.values():
-            for choice in self._sampled(then, members):
-                if choice.decision == SELECTED:
-                    choices += [choice, replace(choice, decision="filtered", count=-1)]
+            choices += [
+                choice
+                for choice in self._sampled(then, members)
+                if (choice.decision, choice.stratum) != before[choice.unit.position]
+            ]
         return sorted(choices, key=lambda choice: choice.unit.position)
 
     def _at_once(self, unit: CompletedUnit) -> str | None:
         """The decision that needs neither filter nor hash, if one does."""
-        if unit.of_run:
-            return "evaluation_run"
         if unit.reason == "incomplete":
             return "incomplete"
+        if unit.deleted:
+            return "deleted"
+        if unit.of_run:
+            return "evaluation_run"
         if unit.session_id is not None and unit.revision < newest_revision(
             self._index, unit.experiment_id, unit.session_id
         ):
             return "superseded"
         return None
 
-    def _was_incomplete(self, epochs: Epochs, unit: CompletedUnit) -> bool:
+    def _taken_back(self, epochs: Epochs, unit: CompletedUnit) -> list[Choice]:
+        """What was counted of a trace when it was given up, where it was counted."""
         found = self._index.connection().execute(_SQL["was_incomplete"], {"trace": unit.row})
-        return any(position > epochs.begin for (position,) in found)
+        taken: list[Choice] = []
+        for position, completed_ms in found:
+            then = epochs.holding(position)
+            if then is not None and (then.left or not then.stopped):
+                counted = "stopped" if then.left else "incomplete"
+                unit_then = replace(unit, completed_ms=completed_ms)
+                taken.append(Choice(unit_then, counted, then, count=-1))
+        return taken
 
-    def _as_it_was(
-        self,
-        scorer: ActiveScorer,
-        epochs: Epochs,
-        unit: CompletedUnit,
-        in_flight: Collection[tuple[str, int]],
-    ) -> tuple[Epoch, CompletedUnit] | None:
+    def _as_it_was(self, epochs: Epochs, unit: CompletedUnit) -> tuple[Epoch, CompletedUnit] | None:
         """A trace whose annotations changed, as it was when it became complete, and the epoch of
-        that time: its probability holds. None if it is not to be considered again.
-
-        A trace that is selected now, and wasn't, was filtered out then.
-        """
+        that time: its probability holds. None if it is not to be considered again."""
         values = {"trace": unit.row, "before": unit.position}
         row = self._index.connection().execute(_SQL["was_complete"], values).fetchone()
-        if row is None or row[0] <= epochs.begin or unit.of_run:
+        if row is None or row[0] <= epochs.begin or unit.of_run or unit.deleted:
             return None
-        epoch, _ = epochs.at(row[0] - 1)
-        if not _follows_annotations(epoch) or self._is_decided(scorer, unit, in_flight):
+        epoch = epochs.holding(row[0])
+        if epoch is None or not _follows_annotations(epoch):
             return None
         return epoch, replace(unit, completed_ms=row[1])
 
-    def _is_decided(
-        self, scorer: ActiveScorer, unit: CompletedUnit, in_flight: Collection[tuple[str, int]]
-    ) -> bool:
-        if (unit.unit_id, unit.revision) in in_flight:
-            return True
+    def _decided_before(
+        self,
+        scorer: ActiveScorer,
+        unit: CompletedUnit,
+        under_way: Mapping[tuple[str, int], tuple[str, int]],
+    ) -> tuple[str, int] | None:
+        """Decision and stratum of a unit until now."""
+        if found := under_way.get((unit.unit_id, unit.revision)):
+            return found
         values = {"scorer": scorer.key, "unit_id": unit.unit_id, "revision": unit.revision}
-        found = self._index.connection().execute(_SQL["is_decided"], values).fetchone()
-        return found is not None
+        row: tuple[str, int] | None = (
+            self._index.connection().execute(_SQL["decided_before"], values).fetchone()
+        )
+        return row
 
     def _sampled(self, epoch: Epoch, units: Sequence[CompletedUnit]) -> list[Choice]:
+        """Filter and hash decide."""
+        is_open = _follows_annotations(epoch) and not epoch.of_sessions
+        return [
+            replace(choice, open=is_open and choice.decision != SELECTED)
+            for choice in self._drawn(epoch, units)
+        ]
+
+    def _drawn(self, epoch: Epoch, units: Sequence[CompletedUnit]) -> list[Choice]:
         draws = {unit.position: draw(unit.unit_id) for unit in units}
         choices: list[Choice] = []
         compiled = _compiled(epoch.filter_string, units)
@@ -157,7 +181,9 @@ class Selection:
             ]
         matching = self._matching(compiled, left)
         choices += [
-            Choice(unit, "filtered", epoch) for unit in left if unit.position not in matching
+            Choice(unit, "filtered", epoch, draw=draws[unit.position])
+            for unit in left
+            if unit.position not in matching
         ]
         left = [unit for unit in left if unit.position in matching]
         for unit, stratum in self._stratified(epoch, left):

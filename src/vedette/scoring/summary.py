@@ -12,7 +12,7 @@ from vedette.sql import statements
 
 _SQL = statements("vedette.scoring", "summary")
 _DAY_SECONDS = 86_400
-_SELECTED = ("scored", "failed", "retrying", "budget", "superseded")
+_SELECTED = ("scored", "failed", "retrying", "budget")
 
 
 def scorers_summary(
@@ -38,6 +38,8 @@ def scorers_summary(
     counts: dict[str, dict[str, int]] = {}
     for key, decision, units in connection.execute(_SQL["counts"]):
         counts.setdefault(key, {})[decision] = units
+    # Their counts include units that were never drawn
+    left = dict(connection.execute(_SQL["left"]).fetchall())
     day = {"day": int(now // _DAY_SECONDS)}
     costs = {key: spent for key, *spent in connection.execute(_SQL["costs"], day)}
     cursors = {
@@ -63,7 +65,7 @@ def scorers_summary(
                 "rate": 0.0 if scorer is None else (rate or scorer.sample_rate),
                 "epoch": epoch,
                 "units": sum(made.values()),
-                "selected": sum(made.get(decision, 0) for decision in _SELECTED),
+                "selected": sum(made.get(one, 0) for one in _SELECTED) + left.get(key, 0),
                 "scored": made.get("scored", 0),
                 "failed": made.get("failed", 0),
                 "retrying": made.get("retrying", 0),

@@ -5,11 +5,12 @@ SELECT id, trace_id, experiment_id, session_id, has_root, last_received_ms
 FROM traces WHERE trace_id = :trace_id;
 
 -- name: places
-SELECT position FROM completed WHERE trace = :trace AND session_id IS NULL ORDER BY position;
+SELECT position FROM completed
+WHERE trace = :trace AND session_id IS NULL AND reason <> 'annotated' ORDER BY position;
 
 -- name: session_places
-SELECT c.position FROM completed c JOIN traces t ON t.id = c.trace
-WHERE c.session_id = :session_id AND t.experiment_id = :experiment_id ORDER BY c.position;
+SELECT position FROM completed
+WHERE session_id = :session_id AND experiment_id = :experiment_id ORDER BY position;
 
 -- name: decisions
 -- What was decided of a trace and of its session; the newest revision of each scorer.
@@ -23,6 +24,11 @@ SELECT count(*) FROM completed WHERE position > :cursor AND position <= :place;
 
 -- name: counts
 SELECT scorer, decision, sum(units) FROM decision_counts GROUP BY scorer, decision;
+
+-- name: left
+-- Selected, and neither scored nor to be.
+SELECT scorer, count(*) FROM decisions
+WHERE decision IN ('superseded', 'stopped', 'deleted') GROUP BY scorer;
 
 -- name: costs
 SELECT scorer, calls, cost_usd, input_tokens, output_tokens FROM scorer_costs WHERE day = :day;

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vedette.intake.records import AssessmentRow, DecisionRow
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import failed_row
 from vedette.scoring.backoff import given_up, next_try
-from vedette.scoring.completion import newest_revision
+from vedette.scoring.completion import newest_revision, session_traces
 from vedette.scoring.ids import assessment_id
 from vedette.scoring.outcomes import Outcome, Usage
 from vedette.scoring.progress import Attempt
 from vedette.scoring.retries import Retries
+from vedette.scoring.selection import Choice
 from vedette.scoring.spending import Spending
 from vedette.sql import statements
 from vedette.traces.index import TraceIndex
@@ -48,6 +50,7 @@ class Verdicts:
     ) -> tuple[DecisionRow, list[AssessmentRow]]:
         """The decision on a unit and the assessments to write with it."""
         now = int(time.time() * 1000)
+        attempt = self._at_home(scorer, attempt)
         first = attempt.first_ms or now
         again: int | None = None
         answers = outcome.rows
@@ -67,6 +70,8 @@ class Verdicts:
         usage = outcome.usage or _NO_USAGE
         if superseded:
             decision = "superseded"
+        elif outcome.left is not None:
+            decision, message = outcome.left.decision, outcome.left.message
         elif again is not None:
             decision = "retrying"
         else:
@@ -83,6 +88,13 @@ class Verdicts:
         decided["cost_usd"] = usage.cost_usd
         return decided, rows
 
+    def undrawn(self, scorer: ActiveScorer, choice: Choice) -> DecisionRow:
+        """The decision on a unit that isn't selected, but may be when its annotations change."""
+        now = int(time.time() * 1000)
+        decided = _decision(scorer, Attempt.first(choice), choice.decision, now)
+        decided["attempts"] = 0
+        return decided
+
     def over_budget(self, scorer: ActiveScorer, attempt: Attempt, reason: str) -> DecisionRow:
         """The decision on a unit that there is no budget to score."""
         decided = _decision(scorer, attempt, "budget", int(time.time() * 1000))
@@ -94,6 +106,16 @@ class Verdicts:
         """These decisions are on disk."""
         self._retries.note(scorer, decisions)
         self._spending.note_decided(scorer, decisions)
+
+    def _at_home(self, scorer: ActiveScorer, attempt: Attempt) -> Attempt:
+        """The attempt on the trace that has its score: a session's first may have been deleted."""
+        if attempt.unit_type == "trace":
+            return attempt
+        values = {"trace_id": attempt.trace_id}
+        if self._index.connection().execute(_SQL["trace_exists"], values).fetchone():
+            return attempt
+        left = session_traces(self._index, scorer.experiment_id, attempt.unit_id)
+        return replace(attempt, trace_id=next(iter(left.values()), attempt.trace_id))
 
     def _rows(
         self, scorer: ActiveScorer, attempt: Attempt, answers: Iterable[AssessmentRow]

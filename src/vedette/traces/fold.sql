@@ -89,8 +89,9 @@ INSERT OR IGNORE INTO prompt_links (trace_id, prompt) VALUES (?, ?);
 INSERT OR REPLACE INTO completing (trace, last_received_ms) VALUES (?, ?);
 
 -- name: put_completing_session
-INSERT OR REPLACE INTO completing_sessions (experiment_id, session_id, last_received_ms)
-VALUES (?, ?, ?);
+INSERT INTO completing_sessions (experiment_id, session_id, last_received_ms)
+VALUES (?, ?, ?)
+ON CONFLICT DO UPDATE SET last_received_ms = max(last_received_ms, excluded.last_received_ms);
 
 -- name: put_annotated
 INSERT OR IGNORE INTO annotated (trace) VALUES (?);

@@ -60,7 +60,12 @@ class _FoldDecisions:
         return True
 
     def _open(self, epoch: EpochRow) -> None:
-        values = {**epoch, "scorer": self._scorer, "strata": orjson.dumps(epoch["strata"]).decode()}
+        values = {
+            **epoch,
+            "scorer": self._scorer,
+            "strata": orjson.dumps(epoch["strata"]).decode(),
+            "of_sessions": epoch.get("of_sessions", False),  # older records lack it
+        }
         self._connection.execute(_SQL["put_epoch"], values)
 
     def _decide(self, decision: DecisionRow) -> None:
@@ -68,7 +73,10 @@ class _FoldDecisions:
         before = self._connection.execute(_SQL["decision_before"], values).fetchone()
         if before is not None:
             epoch, stratum, completed_ms, what, attempts = before
-            if what == decision["decision"] and attempts >= decision["attempts"]:
+            same = (epoch, stratum, what) == tuple(
+                decision[name] for name in ("epoch", "stratum", "decision")
+            )
+            if same and attempts >= decision["attempts"]:
                 return  # written twice
             self._counts[epoch, stratum, _hour(completed_ms), what] -= 1
         self._connection.execute(_SQL["put_decision"], values)

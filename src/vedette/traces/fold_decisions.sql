@@ -11,8 +11,9 @@ DELETE FROM scorer_cursors WHERE scorer = ?;
 
 -- name: put_epoch
 INSERT OR IGNORE INTO scorer_epochs (scorer, epoch, opened_ms, after_position, version, rate, filter,
-  strata, reason)
-VALUES (:scorer, :epoch, :opened_ms, :after_position, :version, :rate, :filter, :strata, :reason);
+  strata, reason, of_sessions)
+VALUES (:scorer, :epoch, :opened_ms, :after_position, :version, :rate, :filter, :strata, :reason,
+  :of_sessions);
 
 -- name: decision_before
 SELECT epoch, stratum, completed_ms, decision, attempts FROM decisions

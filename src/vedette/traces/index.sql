@@ -175,7 +175,8 @@ CREATE TABLE IF NOT EXISTS annotated (
 CREATE TABLE IF NOT EXISTS completed (
   position INTEGER PRIMARY KEY AUTOINCREMENT,
   reason TEXT NOT NULL,               -- complete | incomplete | late_root | annotated | session
-  trace INTEGER NOT NULL,             -- of a session: its first
+  trace INTEGER NOT NULL,             -- of a session: its first; may have been deleted since
+  experiment_id INTEGER NOT NULL,
   session_id TEXT,
   revision INTEGER NOT NULL DEFAULT 0,
   completed_ms INTEGER NOT NULL
@@ -204,10 +205,11 @@ CREATE TABLE IF NOT EXISTS scorer_epochs (
   filter TEXT,
   strata TEXT NOT NULL,               -- JSON: [[filter, rate], ...]
   reason TEXT NOT NULL,
+  of_sessions INTEGER NOT NULL,       -- 1: its units are sessions
   PRIMARY KEY (scorer, epoch)
 ) WITHOUT ROWID;
 
--- What became of each selected unit; see `DecisionRow` in vedette.intake.records.
+-- What became of each selected unit, and of those that may yet be; see `DecisionRow` in vedette.intake.records.
 CREATE TABLE IF NOT EXISTS decisions (
   scorer TEXT NOT NULL,
   unit_id TEXT NOT NULL,
@@ -241,6 +243,8 @@ CREATE TABLE IF NOT EXISTS decisions (
 CREATE INDEX IF NOT EXISTS decisions_of_unit ON decisions (unit_id);
 CREATE INDEX IF NOT EXISTS decisions_retrying ON decisions (next_attempt_ms)
   WHERE decision = 'retrying';
+CREATE INDEX IF NOT EXISTS decisions_left ON decisions (scorer)
+  WHERE decision IN ('superseded', 'stopped', 'deleted');
 
 -- Sums of the decisions, with and without a row above: they add up to the traffic.
 CREATE TABLE IF NOT EXISTS decision_counts (

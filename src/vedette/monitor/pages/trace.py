@@ -98,7 +98,7 @@ class _TraceContent:
                 return
             tag("h2", "Scorers")
             if not view.explanations:
-                tag("p", "No scorer is started in this experiment.")
+                tag("p", "No scorer has been started in this experiment.")
             for explanation in view.explanations:
                 _explanation(explanation)
             _session(view)
