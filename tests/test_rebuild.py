@@ -32,7 +32,7 @@ from vedette.processes import write_state
 from vedette.readiness import rebuild_state
 from vedette.rebuild import Rebuild, Stopped
 from vedette.scoring.completion import Completion, completed_after, newest_position
-from vedette.scoring.epochs import Epochs, stored_epochs
+from vedette.scoring.epochs import stored_epochs
 from vedette.settings import Settings
 from vedette.traces.columns import Columns
 from vedette.traces.fold import decoded
@@ -524,7 +524,7 @@ def test_what_is_complete_next_is_of_the_newest_epoch(tmp_path: Path, in_lake: i
     plant = Plant(tmp_path, simple("root") + written)
     plant.commit("engine", in_lake)
     index = plant.rebuild()
-    epochs = Epochs(stored_epochs(index)["1/check"])
+    epochs = stored_epochs(index)["1/check"]
     assert epochs.at(newest_position(index))[0].number == 2
 
 

@@ -88,6 +88,7 @@ def _span(span: ProtoSpan, resource: Resource, known_service: str | None) -> Dec
     if is_root and known_service is not None:
         attributes[_SERVICE_NAME] = known_service
     status = span.status
+    text = encode_attributes(attributes)
     decoded = DecodedSpan(
         trace_id="tr-" + span.trace_id.hex(),
         span_id=span.span_id.hex(),
@@ -100,13 +101,14 @@ def _span(span: ProtoSpan, resource: Resource, known_service: str | None) -> Dec
         status_message=status.message,
         trace_state=span.trace_state,
         flags=_signed(span.flags),
-        attributes=encode_attributes(attributes),
+        attributes=text,
         dropped_attributes_count=_int32(span.dropped_attributes_count),
         events=events,
         dropped_events_count=_int32(span.dropped_events_count),
         links=[_link(link) for link in span.links] if span.links else [],
         dropped_links_count=_int32(span.dropped_links_count),
         resource=resource,
+        content_size=len(text),
     )
     extract(decoded, attributes)
     for event in events:

@@ -50,6 +50,7 @@ class DecodedSpan:
     dropped_links_count: int
     resource: Resource
     # What the read model keeps in columns, extracted from the translated attributes
+    content_size: int = 0  # characters of `attributes`, which a rebuild does not keep
     span_type: str | None = None
     usage: dict[str, Any] | None = None  # mlflow.chat.tokenUsage
     cost: dict[str, Any] | None = None  # mlflow.llm.cost

@@ -137,6 +137,7 @@ def _span(row: _SpanRow, resource: Resource) -> DecodedSpan:
         links=[],
         dropped_links_count=0,
         resource=resource,
+        content_size=len(row.attributes),
     )
     extract(span, _json_object(row.attributes))
     return span

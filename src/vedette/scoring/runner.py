@@ -240,7 +240,6 @@ class Scoring:
         for key in [*valid, *(self._left.keys() - valid.keys() - invalid.keys())]:
             if key not in known:
                 known[key] = self._begin(key, valid.get(key), newest)
-        now_ms = int(time.time() * 1000)
         for key, progress in known.items():
             now = valid.get(key, invalid.get(key))
             if progress.stopped_at is None and not _is_the_same(progress.scorer, now):
@@ -253,20 +252,23 @@ class Scoring:
             if progress.scorer != scorer:
                 progress.take_over(scorer)
         self._spending.limit(known, newest)
-        for key, scorer in valid.items():
-            progress = known[key]
-            if progress.stopped_at is not None:
-                continue
-            opened = progress.epochs.follow(
-                scorer,
-                progress.allowance.factor or 1.0,
-                progress.reached,
-                now_ms,
-                anew=progress.saved is None and not progress.opened,
-            )
-            if opened is not None:
-                progress.opened.append(opened)
-                logger.info("scorer %s: epoch %d, %s", key, opened.number, opened.reason)
+        for key in valid:
+            if known[key].stopped_at is None:
+                self._open_epoch(known[key])
+
+    def _open_epoch(self, progress: Progress) -> None:
+        """Open one if the scorer, or what its budget allows, is not what the last one says."""
+        scorer = progress.scorer
+        opened = progress.epochs.follow(
+            scorer,
+            progress.allowance.factor or 1.0,
+            progress.reached,
+            int(time.time() * 1000),
+            anew=progress.saved is None and not progress.opened,
+        )
+        if opened is not None:
+            progress.opened.append(opened)
+            logger.info("scorer %s: epoch %d, %s", scorer.key, opened.number, opened.reason)
 
     def _begin(self, key: str, scorer: ActiveScorer | None, newest: int) -> Progress:
         """A scorer that has become active, or that an earlier engine has left."""

@@ -361,5 +361,5 @@ def _span_row(trace: int, span: DecodedSpan, at: int) -> tuple[Any, ...]:
         span.model_name,
         span.model_provider,
         at,
-        len(span.attributes) + sum(len(event["attributes"]) for event in span.events),
+        span.content_size,
     )

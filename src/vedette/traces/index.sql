@@ -80,7 +80,7 @@ CREATE TABLE IF NOT EXISTS spans (            -- the narrow part; content is in 
   model_name TEXT,
   model_provider TEXT,
   received_ms INTEGER NOT NULL,       -- arrival of the version that counts
-  content_size INTEGER NOT NULL,      -- about how many characters its content has in the lake
+  content_size INTEGER NOT NULL,      -- characters of its attributes in the lake
   PRIMARY KEY (trace, span_id)
 ) WITHOUT ROWID;
 
