@@ -197,7 +197,7 @@ def test_no_unit_is_waited_for_that_can_not_be_paid(
 
 
 def epochs(rate: float) -> Epochs:
-    return Epochs([Epoch(1, 0, 0, 1, rate, None, (), "started")])
+    return Epochs([Epoch(1, 0, 0, 1, rate, None, (), "started", of_sessions=False)])
 
 
 @pytest.mark.parametrize(

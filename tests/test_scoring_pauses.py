@@ -96,7 +96,7 @@ def test_what_a_scorer_raises_does_not_pause_it(plane: Plane) -> None:
     assert plane.counts(experiment, "bad") == {"failed": 90, "scored": 10}
 
 
-EPOCH = Epoch(1, 0, 0, 1, 1.0, None, (), "started")
+EPOCH = Epoch(1, 0, 0, 1, 1.0, None, (), "started", of_sessions=False)
 
 
 def choice(place: int) -> Choice:
