@@ -28,7 +28,7 @@ from vedette.scoring.sample import draw
 
 RATES = {"turns": 1.0, "turns_of_some": 0.3}
 _MOST_TURNS = 8
-_SETTINGS = {"VEDETTE_TRACE_COMPLETION_BUFFER": "1", "VEDETTE_SESSION_COMPLETION_BUFFER": "15"}
+_SETTINGS = {"VEDETTE_TRACE_COMPLETION_BUFFER": "1", "VEDETTE_SESSION_COMPLETION_BUFFER": "10"}
 _TURNS_PER_REQUEST = 50
 _REQUESTS_PER_SECOND = 12  # all turns must come within the session's buffer of each other
 _DRAIN_SECONDS = 300.0

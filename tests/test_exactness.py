@@ -13,7 +13,7 @@ import pytest
     "command",
     [
         pytest.param(["bench.exactness", "--traces=1500", "--kills=3"], id="traces"),
-        pytest.param(["bench.session_exactness", "--sessions=150", "--kills=2"], id="sessions"),
+        pytest.param(["bench.session_exactness", "--sessions=100", "--kills=2"], id="sessions"),
     ],
 )
 def test_what_is_scored_is_what_was_computed(command: list[str], tmp_path: Path) -> None:

@@ -251,10 +251,10 @@ class Scoring:
                 continue
             if progress.scorer != scorer:
                 progress.take_over(scorer)
-        self._spending.limit(known, newest)
-        for key in valid:
-            if known[key].stopped_at is None:
-                self._open_epoch(known[key])
+        going_on = {key: one for key, one in known.items() if one.stopped_at is None}
+        self._spending.limit(going_on, newest)
+        for key in valid.keys() & going_on.keys():
+            self._open_epoch(going_on[key])
 
     def _open_epoch(self, progress: Progress) -> None:
         """Open one if the scorer, or what its budget allows, is not what the last one says."""
