@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.entities.gateway_endpoint import GatewayEndpointModelConfig, GatewayModelLinkageType
+from mlflow.genai.judges import make_judge
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from scoring_support import make_control_database, spans_record
 from vedette.intake.journal import JournalReader, JournalWriter
@@ -87,6 +91,27 @@ def test_a_control_database_that_is_gone_is_not_one_without_scorers(tmp_path: Pa
     with pytest.raises(ControlUnavailable, match="unable to open") as caught:
         scorers.read()
     assert not isinstance(caught.value, ControlMissing)
+
+
+def test_a_judge_of_the_gateway_asks_its_endpoint_by_name(tmp_path: Path) -> None:
+    """MLflow keeps the endpoint's id; the gateway knows names only."""
+    uri = f"sqlite:///{tmp_path / 'control.db'}"
+    make_control_database(tmp_path / "control.db")
+    store = SqlAlchemyStore(uri, str(tmp_path / "artifacts"))
+    secret = store.create_gateway_secret("key", {"api_key": "sk"}, provider="openai")
+    model = store.create_gateway_model_definition("small", secret.secret_id, "openai", "gpt")
+    config = GatewayEndpointModelConfig(
+        model.model_definition_id, GatewayModelLinkageType.PRIMARY, weight=1.0
+    )
+    store.create_gateway_endpoint('my "own"', [config])
+    judge = make_judge(name="nice", instructions="{{ outputs }}?", model='gateway:/my "own"')
+    experiment = store.create_experiment("judged")
+    store.register_scorer(experiment, "nice", json.dumps(judge.model_dump()))
+    store.upsert_online_scoring_config(experiment, "nice", 0.5)
+
+    (scorer,) = ActiveScorers(control_engine(uri)).read()
+    definition = scorer.definition["instructions_judge_pydantic_data"]
+    assert definition["model"] == 'gateway:/my "own"'
 
 
 @pytest.mark.parametrize(

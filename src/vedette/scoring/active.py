@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ _SQL = statements("vedette.scoring", "active")
 STRATA_TAG = "vedette.sampling_strata."
 # Likewise: JSON {"calls_per_minute": number or null, "dollars_per_day": number or null}
 BUDGET_TAG = "vedette.scoring_budget."
+_GATEWAY = "gateway:/"
 
 
 class ControlUnavailable(Exception):
@@ -133,6 +135,7 @@ class ActiveScorers:
                     sqlalchemy.text(_SQL["tags"]),
                     {"strata": f"{STRATA_TAG}%", "budgets": f"{BUDGET_TAG}%"},
                 ).all()
+                endpoints = connection.execute(sqlalchemy.text(_SQL["endpoints"])).all()
         except SQLAlchemyError as error:
             if self._is_missing() and self._read_at == float("-inf"):
                 raise ControlMissing("there is no control database yet") from error
@@ -149,7 +152,7 @@ class ActiveScorers:
                 experiment_id=str(experiment_id),
                 name=name,
                 version=version,
-                serialized=serialized,
+                serialized=_with_names(serialized, endpoints),
                 sample_rate=rate,
                 filter_string=filter_string or None,
                 artifact_location=location or "",
@@ -165,6 +168,15 @@ class ActiveScorers:
     def _is_missing(self) -> bool:
         file = self._engine.url.database or ""
         return file.startswith("file:") and not Path(unquote(file.removeprefix("file:"))).exists()
+
+
+def _with_names(serialized: str, endpoints: Iterable[Sequence[str]]) -> str:
+    """A scorer's definition with gateway endpoints by their names, as the gateway wants them."""
+    if _GATEWAY in serialized:
+        for endpoint_id, name in endpoints:
+            escaped = orjson.dumps(name).decode()[1:-1]
+            serialized = serialized.replace(_GATEWAY + endpoint_id, _GATEWAY + escaped)
+    return serialized
 
 
 def _strata(text: str | None) -> tuple[tuple[tuple[str, float], ...], str | None]:

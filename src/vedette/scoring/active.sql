@@ -15,3 +15,7 @@ ORDER BY s.experiment_id, s.scorer_name
 -- name: tags
 SELECT experiment_id, key, value FROM experiment_tags
 WHERE key LIKE :strata OR key LIKE :budgets;
+
+-- name: endpoints
+-- MLflow stores a judge of its gateway with the endpoint's id in place of the name.
+SELECT endpoint_id, name FROM endpoints;
