@@ -31,7 +31,7 @@ from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from vedette.lake.files import DataFile, active_files, add_action, remove_action
-from vedette.lake.rewrite import NewFile, rewrite
+from vedette.lake.rewrite import NewFile, Stopped, rewrite
 from vedette.lake.schemas import PARTITION
 from vedette.lake.storage import LakeUnavailable, lake_errors
 from vedette.lake.table import NO_HOOKS, LakeTable, is_conflict
@@ -51,8 +51,10 @@ _MERGE_PREFIX = "tier"
 _SLICE_BYTES = 2 << 30
 _DAY_PREFIX = "day"
 
-_COMMIT_ATTEMPTS = 12
-_FIRST_RETRY_SECONDS = 0.02
+# An appender that commits without a pause wins most races; the work of minutes is not given up
+# for that.
+_COMMIT_SECONDS = 60.0
+_LONGEST_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ class Compactor:
 
     def _commit(self, inputs: Sequence[DataFile], outputs: Sequence[NewFile]) -> bool:
         storage, spec = self._table.storage, self._table.spec
-        for attempt in range(_COMMIT_ATTEMPTS):
+        give_up = time.monotonic() + _COMMIT_SECONDS
+        while time.monotonic() < give_up:
             table = self._table.open()
             active = {file.path for file in active_files(table, spec)}
             if not active.issuperset(file.path for file in inputs):
@@ -148,11 +151,13 @@ class Compactor:
             except (CommitFailedError, DeltaError) as error:
                 if not is_conflict(error):
                     raise
-                time.sleep(_FIRST_RETRY_SECONDS * (attempt + 1) * random.random())
+                if self._stop.wait(_LONGEST_PAUSE_SECONDS * random.random()):
+                    raise Stopped from None
                 continue
             return True
         raise LakeUnavailable(
-            f"{_COMMIT_ATTEMPTS} replacements of files in {storage.uri} in a row met other commits"
+            f"for {_COMMIT_SECONDS:.0f} s, every replacement of files in {storage.uri} met another"
+            " commit"
         )
 
 

@@ -15,9 +15,9 @@ import orjson
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from vedette.named_sql import statements
 from vedette.scoring.budget import Cap
 from vedette.scoring.judges import asks_model, refusal
-from vedette.sql import statements
 
 _SQL = statements("vedette.scoring", "active")
 

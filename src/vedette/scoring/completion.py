@@ -11,8 +11,8 @@ from mlflow.tracing.constant import TraceMetadataKey
 
 from vedette.intake.journal import JournalReader
 from vedette.intake.records import Position
+from vedette.named_sql import statements
 from vedette.settings import Settings
-from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "completion")

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from vedette.intake.records import EpochRow
+from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
-from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "decided")

@@ -11,13 +11,13 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.constant import TraceMetadataKey
 
+from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.completion import CompletedUnit, completed_after, stored_cursors
 from vedette.scoring.epochs import Epoch, Epochs, stored_epochs
 from vedette.scoring.selection import SELECTED, Choice, Selection
 from vedette.scoring.stopping import left_behind
 from vedette.settings import Settings
-from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "summary")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vedette.intake.records import DecisionRow
+from vedette.named_sql import statements
 from vedette.scoring.progress import Attempt
-from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "decided")

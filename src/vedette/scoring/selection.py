@@ -7,11 +7,11 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.completion import CompletedUnit, newest_revision
 from vedette.scoring.epochs import BASE_STRATUM, Epoch, Epochs
 from vedette.scoring.sample import draw
-from vedette.sql import statements
 from vedette.traces.conditions import prepare
 from vedette.traces.filters import TraceFilter, compile_filter
 from vedette.traces.index import TraceIndex

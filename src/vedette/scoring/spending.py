@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from vedette.intake.records import DecisionRow
+from vedette.named_sql import statements
 from vedette.scoring.account import Account, Look
 from vedette.scoring.budget import UNLIMITED, UNPRICED, Cap, Room, Spent, allow
 from vedette.scoring.progress import Progress
-from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "summary")

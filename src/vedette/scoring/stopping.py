@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 
 from vedette.intake.records import CountRow
+from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.commit import empty_record
 from vedette.scoring.epochs import BASE_STRATUM, Epoch, Epochs
 from vedette.scoring.outcomes import Left
 from vedette.scoring.progress import Batch, Progress
 from vedette.scoring.retries import Retries
-from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "decided")

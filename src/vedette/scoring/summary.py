@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
-from vedette.sql import statements
 
 _SQL = statements("vedette.scoring", "summary")
 _DAY_SECONDS = 86_400

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from vedette.intake.records import AssessmentRow, DecisionRow
+from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import failed_row
 from vedette.scoring.backoff import given_up, next_try
@@ -19,7 +20,6 @@ from vedette.scoring.progress import Attempt
 from vedette.scoring.retries import Retries
 from vedette.scoring.selection import Choice
 from vedette.scoring.spending import Spending
-from vedette.sql import statements
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import assessment_rows
 

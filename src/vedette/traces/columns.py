@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from vedette.sql import statements
+from vedette.named_sql import statements
 from vedette.traces.index import TraceIndex
 from vedette.traces.mirroring import fill, follow
 

@@ -13,7 +13,7 @@ from vedette.intake.content import content_of_row, content_of_span
 from vedette.intake.journal import JournalReader
 from vedette.lake.read import SpanReader, Wanted
 from vedette.lake.storage import LakeUnavailable
-from vedette.sql import statements
+from vedette.named_sql import statements
 from vedette.traces.fresh import FreshSpans
 from vedette.traces.index import TraceIndex
 from vedette.traces.words import has_words, lake_condition

@@ -14,7 +14,7 @@ from mlflow.store.tracking.utils.trace_analytics import finite_float_or_none
 from vedette.intake.decode import decode_spans
 from vedette.intake.records import AssessmentRow, Decisions, Record
 from vedette.intake.spans import DecodedSpan
-from vedette.sql import statements
+from vedette.named_sql import statements
 from vedette.traces.fold_decisions import fold_decisions
 from vedette.traces.state import TraceState, apply_spans, apply_start, json_object, new_trace
 

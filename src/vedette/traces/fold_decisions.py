@@ -8,7 +8,7 @@ from collections import Counter
 import orjson
 
 from vedette.intake.records import CountRow, DecisionRow, Decisions, EpochRow
-from vedette.sql import statements
+from vedette.named_sql import statements
 
 _SQL = statements("vedette.traces", "fold_decisions")
 _HOUR_MS = 3_600_000

@@ -23,7 +23,7 @@ from typing import IO
 from vedette.intake.journal import JournalReader
 from vedette.intake.records import Position, Record
 from vedette.intake.spans import DecodedSpan
-from vedette.sql import script, statements
+from vedette.named_sql import script, statements
 from vedette.traces.fold import Decoded, decoded, fold
 
 logger = logging.getLogger(__name__)

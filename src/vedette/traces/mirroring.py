@@ -9,7 +9,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from vedette.sql import statements
+from vedette.named_sql import statements
 
 _SQL = statements("vedette.traces", "columns")
 _CHUNK = 10_000  # traces copied at a time

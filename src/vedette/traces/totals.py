@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from mlflow.tracing.constant import TraceMetadataKey
 
-from vedette.sql import statements
+from vedette.named_sql import statements
 
 _SQL = statements("vedette.traces", "totals")
 

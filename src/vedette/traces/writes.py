@@ -25,7 +25,7 @@ from mlflow.protos.databricks_pb2 import (
 
 from vedette.intake.journal import JournalFull, JournalUnavailable, JournalWriter
 from vedette.intake.records import AssessmentRow, Position, Record, TraceHeader
-from vedette.sql import statements
+from vedette.named_sql import statements
 
 _SQL = statements("vedette.traces", "writes")
 _ASSESSMENT_FIELDS = tuple(AssessmentRow.__annotations__)
