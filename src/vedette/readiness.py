@@ -15,9 +15,12 @@ def rebuild_state(settings: Settings) -> dict[str, Any] | None:
     """None if the read model can be used, or made; else why it can't and, once the engine rebuilds
     it, the ``rows`` of the lake that are folded, ``of_rows``, and for how many ``seconds`` it runs.
     """
-    lake = Lake(settings.lake_uri, settings.lake_state)
+
+    def lake_is_used() -> bool:
+        return Lake(settings.lake_uri, settings.lake_state).is_used()
+
     try:
-        why = why_unusable(settings.index_path, lake.is_used)
+        why = why_unusable(settings.index_path, lake_is_used)
     except LakeUnavailable as error:
         why = f"there is none, and the lake can't be asked whether there should be: {error}"
     if why is None:

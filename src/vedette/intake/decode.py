@@ -18,6 +18,7 @@ from vedette.intake.conventions import translate
 from vedette.intake.extract import extract, resource_tags
 from vedette.intake.spans import DecodedSpan, Resource
 from vedette.intake.values import any_value, text_of
+from vedette.unicode import storable
 
 TRACE_ID = "mlflow.traceRequestId"  # derived from the span's trace id on read, never taken from it
 _SERVICE_NAME = "service.name"
@@ -67,7 +68,7 @@ def encode_attributes(attributes: dict[str, Any]) -> str:
         return orjson.dumps(attributes).decode()
     except TypeError:  # half a surrogate pair (becomes "?"), or an integer of more than 64 bits
         text = json.dumps(attributes, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace").decode()
+        return storable(text)
 
 
 def _values(attributes: Iterable[KeyValue]) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from vedette.unicode import storable
+
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 
@@ -227,10 +229,10 @@ def _loads(data: bytes) -> Any:
         refusal = RequestRefused(400, f"the body is not JSON: {error}")
         if b"\\ud" not in data.lower():
             raise refusal from error
-    # Perhaps half a surrogate pair, as a cut emoji leaves it: that must not cost the whole batch
+    # Half a surrogate pair must not cost the whole batch
     try:
         text = json.dumps(json.loads(data.decode()), ensure_ascii=False)
-        return orjson.loads(text.encode("utf-8", "replace"))
+        return orjson.loads(storable(text))
     except (ValueError, RecursionError):
         raise refusal from None
 

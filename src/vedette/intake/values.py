@@ -26,6 +26,8 @@ from typing import Any
 import orjson
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
+from vedette.unicode import storable
+
 # What JSON text of a string, list or object can begin with
 DOCUMENT_STARTS = frozenset('"[{ \t\n\r')
 _BLANKS = " \t\n\r"
@@ -79,8 +81,7 @@ def _document(text: str) -> Any:
         parsed = orjson.loads(text)
     except orjson.JSONDecodeError:  # Python's parser, MLflow's, takes a little more: NaN, \ud800
         try:
-            # Half a surrogate pair is no text that could be stored: it becomes "?"
-            parsed = json.loads(_encode(json.loads(text)).encode("utf-8", "replace"))
+            parsed = json.loads(storable(_encode(json.loads(text))))
         except (ValueError, RecursionError):
             return _NOT_A_DOCUMENT
     return parsed if isinstance(parsed, str | list | dict) else _NOT_A_DOCUMENT

@@ -25,6 +25,7 @@ from vedette.lake.schemas import (
     SPANS_SCHEMA,
     lake_trace_id,
 )
+from vedette.unicode import storable
 
 _MAX_INT64 = 2**63 - 1
 _MAX_INT32 = 2**31 - 1
@@ -153,12 +154,12 @@ def _date(microseconds: pa.Array) -> pa.Array:
 
 
 def _strings(values: Iterable[str | None]) -> pa.Array:
-    """Text that is no Unicode (half a surrogate pair) would stop the lake: it is replaced."""
+    """Text that can't be stored would stop the lake."""
     texts = list(values)
     try:
         return pa.array(texts, pa.string())
     except UnicodeEncodeError:
-        return pa.array([t and t.encode("utf-8", "replace").decode() for t in texts], pa.string())
+        return pa.array([t and storable(t) for t in texts], pa.string())
 
 
 def _integers(values: list[int | None], kind: pa.DataType) -> pa.Array:

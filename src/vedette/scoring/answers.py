@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from vedette.intake.records import AssessmentRow
+from vedette.unicode import storable
 
 _MOST_ROWS = 100  # feedbacks of one call
 _LONGEST = {"name": 250, "source_type": 50, "source_id": 250, "span_id": 50}
@@ -39,8 +40,7 @@ def failed_row(name: str, code: str, message: str) -> AssessmentRow:
         message: what happened, for people.
     """
     now = int(time.time() * 1000)
-    message = message.encode("utf-8", "replace").decode()
-    error = {"error_code": code, "error_message": message, "stack_trace": None}
+    error = {"error_code": code, "error_message": storable(message), "stack_trace": None}
     return AssessmentRow(
         assessment_id="",
         trace_id="",
@@ -119,7 +119,7 @@ def _json(row: dict[str, Any], key: str) -> str | None:
         text = json.dumps(json.loads(value), allow_nan=False, ensure_ascii=False)
     except (ValueError, RecursionError) as error:
         raise BadAnswer(f"{key} is not JSON") from error
-    return text.encode("utf-8", "replace").decode()
+    return storable(text)
 
 
 def _time(row: dict[str, Any], key: str) -> int:

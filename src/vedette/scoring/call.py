@@ -24,6 +24,7 @@ from vedette.intake.records import AssessmentRow
 from vedette.scoring.hints import hint
 from vedette.scoring.inputs import read_subject
 from vedette.traces.assessments import assessment_row
+from vedette.unicode import storable
 
 _MESSAGE_LIMIT = 4_000  # characters of an error's message
 _TRACE_LIMIT = 10_000  # characters of a stack trace, its end is kept: MLflow's own limit
@@ -122,11 +123,10 @@ class ScorerCall:
         feedback.span_id = feedback.span_id or place.root_span_id
         try:
             row: Any = assessment_row(feedback, place.trace_id)
-            # Half a surrogate pair, as a cut emoji leaves it, is no text that can be stored
             return cast(
                 AssessmentRow,
                 {
-                    key: text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
+                    key: storable(text) if isinstance(text, str) else text
                     for key, text in row.items()
                 },
             )

@@ -93,7 +93,6 @@ def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decis
                 verdicts.over_budget(batch.scorer, attempt, batch.refused)
                 for attempt in batch.attempts
             ]
-    for batch in (*ready, *retried):
         for attempt, outcome in batch.outcomes:
             decision, rows = verdicts.of(batch.scorer, attempt, outcome)
             record["decisions"].append(decision)
@@ -117,7 +116,6 @@ def _confirm(progress: Progress, verdicts: Verdicts) -> None:
         for batch in progress.retried
         if not all((one.unit_id, one.revision) in told for one in batch.attempts)
     ]
-    progress.held = None
     progress.advance(end)
     progress.opened = progress.opened[len(record["epochs"]) :]
     progress.saved, progress.saved_at = end, time.monotonic()

@@ -35,13 +35,7 @@ def asks_model(definition: Mapping[str, Any]) -> bool:
 
 def functions(definition: Any) -> Iterator[dict[str, Any]]:
     """The ``@scorer`` functions, anywhere in the definition: an ensemble has several."""
-    if isinstance(definition, dict):
-        if definition.get("call_source") is not None:
-            yield definition
-        definition = list(definition.values())
-    if isinstance(definition, list):
-        for part in definition:
-            yield from functions(part)
+    return (one for one in _objects(definition) if one.get("call_source") is not None)
 
 
 def has_code(definition: Any) -> bool:
@@ -104,7 +98,8 @@ def _beyond_generation(definition: Any) -> Iterator[str]:
             names = map(str, value) if isinstance(value, dict) else [f"{key}: {value!r:.100}"]
             yield from (repr(name) for name in names if name not in _GENERATION)
         elif key == "kwargs":
-            yield from _addresses(value)
+            for settings in _objects(value):
+                yield from (repr(name) for name in settings if name in _ADDRESSES)
             yield from _beyond_generation(value)
         elif isinstance(value, str) and (key == "model" or key.endswith(("_model", "_lm"))):
             # Some providers of litellm take the name of a model for its address
@@ -114,14 +109,14 @@ def _beyond_generation(definition: Any) -> Iterator[str]:
             yield from _beyond_generation(value)
 
 
-def _addresses(settings: Any) -> Iterator[str]:
-    if isinstance(settings, dict):
-        yield from (repr(name) for name in settings if name in _ADDRESSES)
-        for value in settings.values():
-            yield from _addresses(value)
-    elif isinstance(settings, list):
-        for value in settings:
-            yield from _addresses(value)
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Every JSON object in the value, itself included, outer ones first."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for part in value:
+            yield from _objects(part)
 
 
 def _parts(definition: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

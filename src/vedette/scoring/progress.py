@@ -132,7 +132,6 @@ class Progress:
         retried: units that are tried again, outside that order.
         opened: epochs that aren't journaled yet.
         breaker: stops it while it can't run, or its calls fail.
-        held: why its decisions can't be written, for people; None if they can.
         probe: what is tried to see whether it works again.
         told: the problem that the log has.
         allowance: what its budget leaves.
@@ -153,7 +152,6 @@ class Progress:
     retried: list[Batch] = field(default_factory=list)
     opened: list[Epoch] = field(default_factory=list)
     breaker: Breaker = field(default_factory=Breaker)
-    held: str | None = None
     probe: Batch | None = None
     told: str | None = None
     allowance: Allowance = field(default=UNLIMITED)
@@ -166,7 +164,7 @@ class Progress:
     @property
     def problem(self) -> str | None:
         """What keeps the scorer from going on, for people; None if nothing does."""
-        return self.held or self.breaker.reason(time.monotonic())
+        return self.breaker.reason(time.monotonic())
 
     @property
     def reached(self) -> int:
@@ -212,12 +210,6 @@ class Progress:
         while self.batches and self.batches[0].end <= end:
             self.batches.popleft()
         self.cursor = end
-
-    def hold(self, problem: str) -> None:
-        """Its decisions can't be written: nothing more is decided until they can."""
-        if self.held != problem:
-            self.held = problem
-            logger.warning("scorer %s waits: %s", self.scorer.key, problem)
 
     def take_over(self, scorer: ActiveScorer) -> None:
         """The scorer is another now: what waits runs with that one, and nothing is held against
