@@ -218,6 +218,32 @@ def test_the_fold_waits_for_a_lake_that_moves(
     assert plant.content_counts() == [2] * 6
 
 
+def test_the_lake_waits_for_a_fold_that_moves(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of the two comes first, each record is decoded once."""
+    count = 0
+    decode = pipeline.decoded
+
+    def counted(record: Record) -> Decoded:
+        nonlocal count
+        count += 1
+        return decode(record)
+
+    monkeypatch.setattr(pipeline, "decoded", counted)
+    plant.fold()
+    plant.write(1, 2, 3)
+    plant.seal()
+    assert not plant.tail.commit_sealed(lambda: False)
+    plant.fold()
+    assert plant.tail.commit_sealed(lambda: False)
+    assert (count, len(plant.lake_rows())) == (3, 6)
+    monkeypatch.setattr(pipeline, "_PATIENCE_SECONDS", 0.0)
+    plant.write(4)
+    plant.commit()  # the fold stands still: the tables need not wait for it
+    assert (count, len(plant.lake_rows())) == (4, 8)
+
+
 class _Spans(list[DecodedSpan]):
     """A list that can be watched for being freed."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ Work = list[tuple[Decoded, Position]]
 _READ_BYTES = 4 * 1024 * 1024
 # Of journal whose decoded form, three times as large, may wait for the lake
 _CACHE_BYTES = 24 * 1024 * 1024
-_PATIENCE_SECONDS = 5.0  # with a lake that takes no segment
+_PATIENCE_SECONDS = 5.0  # of fold and lake with one another, when the other stands still
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Tail:
         self._segments: dict[int, _Segment] = {}
         self._cached = 0
         self._committed_at = time.monotonic()
+        self._folded_at = -math.inf
         self.last_commit: float | None = None  # Unix seconds
         self.lag_seconds: float | None = None  # from arrival to commit, of the last segment
 
@@ -55,6 +57,7 @@ class Tail:
             return False
         found = self.journal.read(self._cursor, _READ_BYTES)
         if not found:
+            self._folded_at = time.monotonic()
             return False
         work: Work = [(decoded(record), position) for record, position in found]
         self._index.apply(self.journal.journal_id, work)
@@ -62,6 +65,7 @@ class Tail:
             for item in work:
                 self._keep(item)
         self._cursor = found[-1][1]
+        self._folded_at = time.monotonic()
         return True
 
     def _lake_is_behind(self) -> bool:
@@ -69,6 +73,13 @@ class Tail:
         nothing at all, as when it can't be reached, isn't waited for."""
         moves = time.monotonic() - self._committed_at < _PATIENCE_SECONDS
         return moves and self._cached > _CACHE_BYTES
+
+    def _fold_is_behind(self, number: int) -> bool:
+        """Whether this segment is about to be decoded by the fold, and would be twice if the lake
+        took it now. A fold that stands still, or waits for the lake, isn't waited for."""
+        moves = time.monotonic() - self._folded_at < _PATIENCE_SECONDS
+        folded = self._cursor >= Position(number, self.journal.size(number))
+        return moves and not folded and self._cached <= _CACHE_BYTES
 
     def _keep(self, item: tuple[Decoded, Position]) -> None:
         _, (number, end) = item
@@ -94,17 +105,19 @@ class Tail:
         return [(decoded(record), at) for record, at in self.journal.read_segment(number)]
 
     def commit_sealed(self, stopping: Callable[[], bool]) -> bool:
-        """Move every sealed segment to the lake, then remove it; False when there was none."""
+        """Move sealed segments to the lake, then remove them; False when it had none to move, or
+        when it is the fold's turn."""
         journal_id = self.journal.journal_id
         done = self._index.lake_segment(journal_id)
-        sealed = self.journal.sealed_segments()
-        for number in sealed:
-            if stopping():
+        moved = False
+        for number in self.journal.sealed_segments():
+            if stopping() or (number > done and self._fold_is_behind(number)):
                 break
             if number > done:
                 self._commit(number)
             self.journal.remove(number)
-        return bool(sealed)
+            moved = True
+        return moved
 
     def _commit(self, number: int) -> None:
         """A method of its own, so that one segment's records are gone before the next's come."""
