@@ -19,8 +19,9 @@ setup: .venv/.ready
 demo: setup
 	@$(BIN)/vedette demo
 
+# Most tests wait for a process or a clock: as many at once as there are cores, up to 4.
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .

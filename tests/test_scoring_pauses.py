@@ -38,18 +38,18 @@ def problem_of_scorer(plane: Plane, experiment: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("body", "error_code"),
+    ("body", "timeout", "error_code"),
     [
-        ("import time\ntime.sleep(100)", "SCORER_TIMEOUT"),
-        ("import os\nos._exit(1)", "SCORER_CRASHED"),
+        ("import time\ntime.sleep(100)", 0.3, "SCORER_TIMEOUT"),
+        ("import os\nos._exit(1)", 30.0, "SCORER_CRASHED"),
     ],
 )
 def test_a_scorer_that_fails_on_every_trace_is_paused_and_its_next_version_goes_on(
-    plane: Plane, body: str, error_code: str
+    plane: Plane, body: str, timeout: float, error_code: str
 ) -> None:
     experiment = plane.store.create_experiment("scored")
-    for name, source in (("bad", body), ("good", "return inputs")):
-        plane.register(experiment, name, source, timeout=0.3)
+    for name, source, limit in (("bad", body, timeout), ("good", "return inputs", 30.0)):
+        plane.register(experiment, name, source, timeout=limit)
         plane.start(experiment, name)
     plane.settle()
     plane.arrive(*(spans_record(experiment, number) for number in range(1, 201)))
