@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="bursts per server")
     parser.add_argument("--quiet", type=float, default=60.0, help="wait for quiet, at most seconds")
     options = parser.parse_args()
-    table = Table("load", "", "whole traces/s", "lost", "app CPU ms/trace", "server CPU ms/trace")
+    table = Table(
+        "load",
+        "",
+        "whole traces/s",
+        "a free server's",
+        "lost",
+        "app CPU ms/trace",
+        "server CPU ms/trace",
+    )
     with tempfile.TemporaryDirectory(prefix="vedette-bench-") as scratch, ExitStack() as running:
         servers = (
             running.enter_context(vedette_up(Path(scratch) / "vedette")),
@@ -61,20 +70,21 @@ def main() -> None:
             apps=1,
         )
         options.rounds = 1  # the steady load is long enough by itself
-        for apps in (1, 2):
+        for apps, rate in ((1, options.rate), (2, 2 * options.rate), (2, 8 * options.rate)):
             _measure(
-                f"{options.traces} at {apps * options.rate:.0f}/s from {apps}",
+                f"{options.traces} at {rate:.0f}/s from {apps}",
                 servers,
                 table,
                 options,
                 traces=options.traces,
-                rate=apps * options.rate,
+                rate=rate,
                 apps=apps,
             )
     notes = [
         "An application process with `@mlflow.trace`, five spans a trace, asynchronous logging "
-        "with its default queue (the steady load has several); the clock stops when the SDK has "
-        "flushed. The processor time that the SDK itself takes bounds the rate of a process.",
+        "with its default queue; the clock stops when the SDK has flushed.",
+        "A free server's: what the applications, a process each, can send at most, were the server "
+        "to take no processor time at all: the offered rate, or what the SDK's own leaves.",
         "Whole traces: spans that arrived, divided by five. The burst fits into the SDK's queue, "
         "so that nothing has to be dropped; the steady load does not if the server is slow.",
     ]
@@ -96,9 +106,12 @@ def _measure(
         for server in servers if number % 2 == 0 else servers[::-1]:
             run = _run(server, traces=traces, rate=rate, apps=apps, quiet=options.quiet)
             runs[server.name].append(run)
-    rates = {}
+    rates, bounds = {}, {}
     for server in servers:
         mine = runs[server.name]
+        app_cpu_s = median(run.app_cpu_s for run in mine) / traces
+        bound = min(apps, os.cpu_count() or 1) / app_cpu_s
+        bounds[server.name] = min(bound, rate) if rate else bound
         rates[server.name] = median(run.whole / run.seconds for run in mine)
         lost_traces = sum(run.lost_traces for run in mine)
         lost_spans = sum(run.lost_spans for run in mine)
@@ -107,11 +120,13 @@ def _measure(
             label,
             server.name,
             f"{rates[server.name]:.1f}",
+            f"{bounds[server.name]:.1f}",
             f"{lost_traces} of {offered} traces, {lost_spans} of {offered * SPANS_PER_TRACE} spans",
-            f"{1e3 * median(run.app_cpu_s for run in mine) / traces:.1f}",
+            f"{1e3 * app_cpu_s:.1f}",
             f"{1e3 * median(run.server_cpu_s / max(1.0, run.whole) for run in mine):.1f}",
         )
-    table.add(label, "ratio", ratio(rates["vedette"], rates["mlflow"]), "", "", "")
+    at_most = ratio(bounds["vedette"], rates["mlflow"])
+    table.add(label, "ratio", ratio(rates["vedette"], rates["mlflow"]), at_most, "", "", "")
 
 
 def _run(server: Server, *, traces: int, rate: float, apps: int, quiet: float) -> Run:
