@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 _IDLE_SECONDS = 0.03
 _LONGEST_IDLE_SECONDS = 0.2
 _LONGEST_BACKOFF_SECONDS = 30.0
+_CHECKPOINT_SECONDS = 5.0
 _TRIM_SECONDS = 60.0
 _STOP_SECONDS = 6.0  # for what is under way; the supervisor kills after 8
 # What a disk, a lake or a database that is away looks like
@@ -67,6 +68,7 @@ class Engine:
         self._settings = settings
         self._stopping = threading.Event()
         self._errors: dict[str, str] = {}
+        self._checkpoint_at = 0.0
         self._trim_at = 0.0
         self._journal = JournalWriter(
             settings.engine_journal,
@@ -101,7 +103,7 @@ class Engine:
             "read model": self._fold,
             "lake": self._commit,
             "scoring": self._score,
-            "trimming": self._trim,
+            "upkeep": self._keep_up,
         }
         threads = [
             threading.Thread(target=self._repeat, args=(name, duty), name=name, daemon=True)
@@ -197,10 +199,14 @@ class Engine:
     def _score(self) -> bool:
         return bool(self._tails) and self._scoring.tick()
 
-    def _trim(self) -> bool:
-        if self._tails and time.monotonic() >= self._trim_at:
+    def _keep_up(self) -> bool:
+        now = time.monotonic()
+        if self._tails and now >= self._checkpoint_at:
+            self._index.checkpoint()
+            self._checkpoint_at = now + _CHECKPOINT_SECONDS
+        if self._tails and now >= self._trim_at:
             trim_changes(self._index)
-            self._trim_at = time.monotonic() + _TRIM_SECONDS
+            self._trim_at = now + _TRIM_SECONDS
         return False
 
     def _publish(self) -> None:

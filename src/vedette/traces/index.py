@@ -113,7 +113,8 @@ class TraceIndex:
         connection.executescript(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
             "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;"  # KiB, per thread
-            "PRAGMA wal_autocheckpoint = 16384; PRAGMA journal_size_limit = 134217728;"
+            # Pages, 256 MiB: a bound, for when no engine runs; else see `checkpoint`
+            "PRAGMA wal_autocheckpoint = 65536; PRAGMA journal_size_limit = 134217728;"
         )
         make_tables(connection)
         self._known = True
@@ -193,6 +194,18 @@ class TraceIndex:
                 )
         finally:
             connection.execute("PRAGMA synchronous = NORMAL")
+
+    def checkpoint(self) -> None:
+        """Move what was committed from the write-ahead log to the file, so that the next writer
+        begins the log anew. Call it every few seconds.
+
+        Else the commit that fills the log does so, and all writers wait for it, for seconds. This
+        moves most of it beside them, and only what they add meanwhile in a turn of its own.
+        """
+        connection = self.connection()
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        with self._turn():
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def make_tables(connection: sqlite3.Connection) -> None:
