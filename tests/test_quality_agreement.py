@@ -79,7 +79,7 @@ def test_the_published_four_observers() -> None:
 
 
 def test_missing_categories_may_be_none() -> None:
-    named = [[None if x != x else "?abcde"[int(x)] for x in row] for row in OBSERVERS]
+    named = [[None if math.isnan(x) else "?abcde"[int(x)] for x in row] for row in OBSERVERS]
     assert float(nominal_alpha(named).value) == pytest.approx(0.74342, abs=1e-5)
 
 

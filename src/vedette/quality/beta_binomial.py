@@ -80,10 +80,10 @@ def rate_sequence(passed: ArrayLike, counted: ArrayLike, level: float = 0.95) ->
     """
     normal_quantile(level)
     s, f = _counts(passed, counted)
-    threshold = -np.log1p(-level)
+    least = betaln(1 + s, 1 + f) + np.log1p(-level)
 
     def rejected(p: FloatArray) -> FloatArray:
-        return np.asarray(betaln(1 + s, 1 + f) - xlogy(s, p) - xlog1py(f, -p) >= threshold)
+        return np.asarray(xlogy(s, p) + xlog1py(f, -p) <= least)
 
     with np.errstate(invalid="ignore", divide="ignore"):
         rate = s / (s + f)

@@ -25,9 +25,9 @@ def mean_sequence(
     than m, has ever made 2 / (1 - level) of 1: the hedged capital process of I. Waudby-Smith & A.
     Ramdas, "Estimating means of bounded random variables by betting", J. Royal Statist. Soc. B 86
     (2024) 1-27, doi:10.1093/jrsssb/qkad009, arXiv:2010.09686, theorem 3, with the predictable
-    plug-in bets given there. Wealth is multiplied by 1 +- bet * u (y - m), u = weight / largest weight: see
-    `vedette.quality.off_policy` for why that holds for units drawn with unequal probabilities
-    (arXiv:2210.10768). Without weights it is the original.
+    plug-in bets given there. Wealth is multiplied by 1 +- bet * u (y - m), u = weight / largest
+    weight: see `vedette.quality.off_policy` for why that holds for units drawn with unequal
+    probabilities (arXiv:2210.10768). Without weights it is the original.
 
     The mean must be constant: after a change the interval soon is empty. To watch
     for changes take `vedette.quality.change`. Sessions are handed in as in

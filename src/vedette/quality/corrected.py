@@ -43,10 +43,10 @@ def corrected_rate(
     """The share of traffic that humans would pass.
 
     See `corrected_mean`. Below 100 labels it is `vedette.quality.proportion` of the labels, Wilson
-    interval and all. From 100 on, the variance is that of two more labels that contradict the
-    judge, one each way, so that a judge who was never contradicted isn't taken for faultless (after
+    interval and all. From 100 on, the variance is as if one more label contradicted the judge, so
+    that a judge who was never contradicted isn't taken for faultless (after the made-up outcomes of
     A. Agresti & B. Caffo, The American Statistician 54 (2000) 280-288,
-    doi:10.1080/00031305.2000.10474560).
+    doi:10.1080/00031305.2000.10474560; how many is ours, see bench/RESULTS.md).
 
     Args:
         judge: (n,) booleans or 0 and 1, of every unit the judge scored.
@@ -71,8 +71,8 @@ def corrected_rate(
     count = labelled.values.size
     if count < FEWEST_LABELS:
         return Corrected(proportion(labels, level), count, 0.0)
-    contradicted = 2 * float(labels.unit_share) ** 2
-    return _combined(scored, labelled, is_labelled, labels, contradicted, level, (0.0, 1.0))
+    contradiction = float(labels.unit_share) ** 2
+    return _combined(scored, labelled, is_labelled, labels, contradiction, level, (0.0, 1.0))
 
 
 def corrected_mean(

@@ -11,7 +11,7 @@ from vedette.quality.agreement import UNDEFINED, chance_corrected
 from vedette.quality.estimate import Estimate, FloatArray
 from vedette.quality.mean import mean as averaged
 from vedette.quality.moments import moments
-from vedette.quality.sample import require_same_length, sample
+from vedette.quality.sample import missing, require_same_length, sample
 
 
 def alpha(
@@ -106,8 +106,7 @@ def nominal_alpha(
     given = np.asarray(ratings, dtype=object)
     if given.ndim != 2:
         raise ValueError(f"ratings must be (units, raters), not of shape {given.shape}")
-    there = np.array([[x is not None and x == x for x in row] for row in given], np.bool_)
-    there = there.reshape(given.shape)
+    there = ~missing(given)
     counts = there.sum(axis=1)
     rated = counts >= 2
     found, codes = np.unique(

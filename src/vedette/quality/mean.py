@@ -34,8 +34,8 @@ def mean(
     - 4 s2**2 s3), with sk = sum of p**k. With equal sessions these are the text-book's 1 - 1/g and
     g - 1.
 
-    *Two bounds*: near one, as with ratings that are mostly 5 of 5, a t interval knows nothing of the
-    rare low ones that weren't seen. So with both it is Wilson's interval of the mean's place
+    *Two bounds*: near one, as with ratings that are mostly 5 of 5, a t interval knows nothing of
+    the rare low ones that weren't seen. So with both it is Wilson's interval of the mean's place
     between them, for as many units as have that variance (see `vedette.quality.proportion`): the
     same where the mean is in the middle and sessions are many, and never beyond the bounds.
 

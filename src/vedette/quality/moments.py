@@ -108,13 +108,6 @@ class Moments:
             return np.asarray(self.unit_squares / self.weights[0] ** 2)
 
     @property
-    def heavy_share(self) -> FloatArray:
-        """(W / sum of W)**2 of a heavy session: averaged over sessions, each as often as W**2."""
-        shares = self._shares
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(shares[3] / shares[1])
-
-    @property
     def session_share(self) -> FloatArray:
         """1 / the effective number of sessions: sum of W**2 / (sum of W)**2."""
         return np.asarray(self._shares[1])

@@ -58,9 +58,9 @@ def effective_size(
     whole sessions or among the heavy units, and none tell nothing. So (this is ours, see the
     simulations in bench/RESULTS.md):
 
-    - If the variance is less than weights alone leave (Kish: sum of w**2 / (sum of w)**2 of a unit's),
-      as when the rarer outcome is sampled at a higher rate, it is taken as if half a heavy session
-      of that outcome had been seen as well, up to Kish's.
+    - Sampling the rarer outcome at a higher rate makes the variance less than weights alone leave
+      (Kish: p (1 - p) sum of w**2 / (sum of w)**2). Then it is taken, up to Kish's, as if half a
+      heavy unit of that outcome had been seen as well (w as of traffic: sum of w**2 / sum of w).
     - It is no less than its average with that of the effective number of sessions, which holds at
       worst, as if one more failing session had been seen: f failing sessions weigh f, the worst
       case weighs 1. Hence the interval at "none failed" is that of so many sessions, and failures
@@ -77,7 +77,7 @@ def effective_size(
     p = rate(sums)
     found = sums.linearised_variance if variance is None else variance
     with np.errstate(invalid="ignore", divide="ignore"):
-        with_more = (found + sums.heavy_share / 2) / (p * (1 - p))
+        with_more = (found + sums.unit_share**2 / 2) / (p * (1 - p))
         share = np.maximum(found / (p * (1 - p)), np.minimum(with_more, sums.unit_share))
         adjustment = student_quantile(level, sums.degrees_of_freedom) / student_quantile(
             level, sums.units - 1
@@ -110,4 +110,4 @@ def _sessions_of_the_rarer(sums: Moments) -> FloatArray:
         failing = rest**2 / (sums.weights[1] - 2 * sums.cross + sums.squares)
     # What rounding leaves of the last difference may be anything
     fewest = np.nan_to_num(np.minimum(passing, failing), nan=1.0)
-    return np.clip(fewest, 1.0, np.maximum(sums.sessions, 1.0))
+    return np.asarray(np.clip(fewest, 1.0, np.maximum(sums.sessions, 1.0)))

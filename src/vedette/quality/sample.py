@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ def sample(
         return Sample(checked, checked_weights, np.arange(checked.size), checked.size)
     names = np.asarray(sessions)
     require_same_length("sessions", names, checked)
-    there = ~_missing(names)
+    there = ~missing(names)
     found, codes = np.unique(names[there], return_inverse=True)
     alone = names.size - codes.size
     numbers = np.empty(names.size, np.intp)
@@ -71,7 +72,7 @@ def categories(name: str, given: ArrayLike) -> NDArray[np.generic]:
     array = np.asarray(given)
     if array.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional, not of shape {array.shape}")
-    if (wrong := np.flatnonzero(_missing(array))).size:
+    if (wrong := np.flatnonzero(missing(array))).size:
         raise ValueError(f"{name} at {wrong[0]} is missing: leave out units without it")
     return array
 
@@ -99,11 +100,15 @@ def require_same_length(name: str, array: NDArray[np.generic], other: NDArray[np
         raise ValueError(f"{name} has shape {array.shape}, not {other.shape} as the values")
 
 
-def _missing(array: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Where there is None or nan."""
+def missing(array: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Where there is None or nan, in the array's shape."""
     if array.dtype.kind == "O":
-        return np.array([one is None or one != one for one in array], np.bool_)
-    return np.asarray(array != array, np.bool_)
+        return np.array([_is_missing(one) for one in array.flat], np.bool_).reshape(array.shape)
+    return np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, np.bool_)
+
+
+def _is_missing(one: object) -> bool:
+    return one is None or (isinstance(one, float) and math.isnan(one))
 
 
 def _numbers(name: str, given: ArrayLike) -> FloatArray:
