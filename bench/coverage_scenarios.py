@@ -23,6 +23,7 @@ from vedette.quality.moments import moments
 from vedette.quality.proportion import proportion
 from vedette.quality.quantile import quantile
 from vedette.quality.shares import shares
+from vedette.quality.unseen import with_unseen
 from vedette.quality.wilson import wilson
 
 _INF = float("inf")
@@ -233,6 +234,13 @@ def _(rng: np.random.Generator, runs: int) -> Found:
     return _found(proportion(sampled.moments()), p[:, 0, 0])
 
 
+@scenario("unseen", "a stratum of 0.1, pass 0.6, was never scored; the rest 0.9", at_least=True)
+def _(rng: np.random.Generator, runs: int) -> Found:
+    seen = _passes(0.9, 900)(rng, runs)
+    found = with_unseen(Estimate(*seen[:3]), 0.1)
+    return _found(found, 0.9 * seen.truth + 0.1 * 0.6)
+
+
 @scenario("shares", "three categories, 0.7, 0.25, 0.05: the rarest of 300")
 def _(rng: np.random.Generator, runs: int) -> Found:
     labels = rng.choice(["a", "b", "c"], (runs, 300), p=(0.7, 0.25, 0.05))
@@ -272,7 +280,7 @@ def _difference(after: Found, before: Found) -> Found:
     return _found(found, after.truth - before.truth)
 
 
-@scenario("difference", "two versions in the same 60 sessions, alike 0.5")
+@scenario("difference", "two versions in the same 60 sessions, alike 0.5", at_least=True)
 def _(rng: np.random.Generator, runs: int) -> Found:
     there = places(rng, runs, 60, 6)
     is_after = rng.random(there.shape) < 0.5
@@ -442,20 +450,24 @@ for _rate, _right, _count in ((0.7, 0.9, 100), (0.8, 0.85, 50), (0.9, 0.95, 200)
     _name = f"pass {_rate}, judge right {_right}, {_count} labels"
     _few = _count == 50
     scenario("kappa", _name, _few)(_agreement(kappa, _kappa, _rate, _right, _count))
-    scenario("gwet", _name, _few)(_agreement(ac1, _ac1, _rate, _right, _count))
-    scenario("krippendorff", _name, _few)(_agreement(_both, _alpha, _rate, _right, _count))
+    scenario("gwet", _name)(_agreement(ac1, _ac1, _rate, _right, _count))
+    scenario("krippendorff", _name)(_agreement(_both, _alpha, _rate, _right, _count))
 
 
 def _sensitivity(judge: FloatArray, human: FloatArray, *more: FloatArray) -> Estimate:
     return accuracy(1 - judge, 1 - human, *more).sensitivity
 
 
-def _chosen_labels(coefficient: Callable[..., Estimate], truth: float) -> Simulation:
+def _chosen_labels(
+    coefficient: Callable[..., Estimate], truth: float, sessions: int = 150
+) -> Simulation:
     """What the judge fails is labelled at 0.8, the rest at 0.2; sessions are alike."""
 
     def simulate(rng: np.random.Generator, runs: int) -> Found:
-        there = places(rng, runs, 150, 4)
-        human, judge = _labels(rng, there.shape, session_rates(rng, _P, 0.2, (runs, 150)), 0.85)
+        there = places(rng, runs, sessions, 4)
+        human, judge = _labels(
+            rng, there.shape, session_rates(rng, _P, 0.2, (runs, sessions)), 0.85
+        )
         sampled = drawn(rng, there, human, np.where(judge == 1, 0.2, 0.8))
 
         def one(run: int) -> Estimate:
@@ -469,11 +481,12 @@ def _chosen_labels(coefficient: Callable[..., Estimate], truth: float) -> Simula
 
 
 _P = np.asarray(0.8)
-_NAME = "0.8, judge right 0.85, what it fails labelled at 0.8, the rest at 0.2; 150 sessions"
-scenario("kappa", _NAME, at_least=True)(_chosen_labels(kappa, _kappa(0.8, 0.85)))
-scenario("gwet", _NAME)(_chosen_labels(ac1, _ac1(0.8, 0.85)))
-scenario("krippendorff", _NAME)(_chosen_labels(_both, _alpha(0.8, 0.85)))
-scenario("accuracy", f"sensitivity; {_NAME}")(_chosen_labels(_sensitivity, 0.85))
+_NAME = "0.8, judge right 0.85, what it fails labelled at 0.8, the rest at 0.2"
+_150 = f"{_NAME}; 150 sessions"
+scenario("kappa", _150, at_least=True)(_chosen_labels(kappa, _kappa(0.8, 0.85)))
+scenario("gwet", _150)(_chosen_labels(ac1, _ac1(0.8, 0.85)))
+scenario("krippendorff", _150, at_least=True)(_chosen_labels(_both, _alpha(0.8, 0.85)))
+scenario("accuracy", f"sensitivity; {_NAME}; 300 sessions")(_chosen_labels(_sensitivity, 0.85, 300))
 
 
 @scenario("krippendorff", "numbers, 3 raters, 100 units, alpha 0.8")

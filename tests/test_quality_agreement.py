@@ -242,3 +242,38 @@ def test_raters_of_different_lengths_are_refused() -> None:
     for call in (kappa, ac1, accuracy):
         with pytest.raises(ValueError, match="shape"):
             call([True], [True, False])
+
+
+def test_missing_verdicts_are_refused() -> None:
+    for call in (kappa, ac1):
+        with pytest.raises(ValueError, match="the second rater at 1 is missing"):
+            call(["a", "b"], ["a", None])
+        with pytest.raises(ValueError, match="the first rater at 0 is missing"):
+            call([nan, 1.0], [1.0, 1.0])
+    with pytest.raises(ValueError, match="human at 1 is missing"):
+        accuracy([True, False], [True, None])
+    with pytest.raises(ValueError, match="judge must be booleans"):
+        accuracy(["yes", "no"], [True, False])
+    with pytest.raises(ValueError, match="versions at 0 is missing"):
+        judge_quality([None], ["a"], ["a"], "a")
+
+
+@pytest.mark.parametrize("coefficient", COEFFICIENTS)
+def test_the_standard_errors_of_weights_and_sessions_are_the_jackknifes(
+    coefficient: Callable[..., Estimate],
+) -> None:
+    """Leave out a session at a time."""
+    rng = np.random.default_rng(2)
+    session = np.repeat(np.arange(200), 5)
+    human = (rng.random(200) < 0.6)[session] ^ (rng.random(1000) < 0.2)
+    judge = human ^ (rng.random(1000) < 0.2)
+    weights = np.where(judge, 4.0, 1.0) * rng.uniform(1, 2, 1000)
+    found = coefficient(judge, human, weights, session)
+    without = np.array(
+        [
+            float(coefficient(judge[at], human[at], weights[at], session[at]).value)
+            for at in (session != one for one in range(200))
+        ]
+    )
+    error = np.sqrt(199 / 200 * ((without - without.mean()) ** 2).sum())
+    assert float(found.high - found.low) / (2 * 1.97) == pytest.approx(error, rel=0.08)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, t
+from scipy.stats import binom, binomtest, t
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from vedette.quality.difference import difference, shared_sessions
@@ -20,6 +21,7 @@ from vedette.quality.moments import Moments, moments
 from vedette.quality.proportion import effective_size, proportion
 from vedette.quality.quantile import quantile
 from vedette.quality.shares import shares
+from vedette.quality.unseen import with_unseen
 from vedette.quality.wilson import wilson
 
 INF = math.inf
@@ -377,3 +379,103 @@ def test_a_higher_percentile_is_no_lower(rows: list[Any], less: float, more: flo
     values, weights, sessions = columns(rows)
     lower = quantile(values, less, weights, sessions)
     assert lower.value <= quantile(values, more, weights, sessions).value
+
+
+@given(st.integers(5, 400), st.sampled_from([0.5, 0.9, 0.95]))
+def test_a_quantiles_bounds_are_ranks_that_a_binomial_may_have(n: int, probability: float) -> None:
+    """Of n independent values: as many as a score test doesn't reject lie below the quantile."""
+    _, low, high = bounds_of(quantile(np.arange(1.0, n + 1), probability, bounds=(0, n + 1)))
+    reach = 1.959964 * math.sqrt(probability * (1 - probability) / n)
+    ranks = [rank for rank in range(n + 1) if abs(rank / n - probability) <= reach]
+    if ranks[0] > 0 and ranks[-1] < n:
+        assert low == pytest.approx(ranks[0], abs=1)
+        assert high == pytest.approx(ranks[-1] + 1, abs=1)
+        assert binom.cdf(high - 1, n, probability) - binom.cdf(low - 1, n, probability) > 0.92
+
+
+# Attacks
+
+
+def test_one_trace_that_stands_for_a_million_leaves_little_known() -> None:
+    """1,000 passes scored at rate 1, and a failure at 0.000001."""
+    found = proportion(moments([1] * 1000 + [0], [1.0] * 1000 + [1e6]))
+    value, low, high = bounds_of(found)
+    assert value == pytest.approx(0.001, abs=1e-5)
+    assert low < 0.0005
+    assert high > 0.7
+    turned = bounds_of(proportion(moments([0] * 1000 + [1], [1.0] * 1000 + [1e6])))
+    assert turned == pytest.approx((1 - value, 1 - high, 1 - low), abs=1e-9)
+
+
+wild = st.lists(
+    st.tuples(
+        st.booleans(), st.floats(0, 6).map(lambda power: 10**power), st.integers(0, 5) | st.none()
+    ),
+    max_size=30,
+)
+
+
+@given(wild)
+def test_no_weights_make_an_interval_that_is_none(rows: list[Any]) -> None:
+    values, weights, sessions = ([row[column] for row in rows] for column in range(3))
+    sums = moments(values, weights, sessions)
+    for value, low, high in (
+        bounds_of(proportion(sums)),
+        bounds_of(mean(sums, bounds=(0, 1))),
+        bounds_of(quantile(np.asarray(values, float), 0.5, weights, sessions, bounds=(0, 1))),
+    ):
+        assert 0 <= low <= high <= 1
+        assert math.isnan(value) == (not rows)
+        assert math.isnan(value) or low <= value <= high
+
+
+def test_sums_that_rounding_spoilt_are_still_those_of_a_rate_of_1() -> None:
+    """As when a database adds weights and weighted scores in different orders."""
+    sums = moments([1] * 20, np.linspace(1, 3, 20))
+    spoilt = replace(sums, weighted=sums.weighted * (1 - 1e-15), squares=sums.squares * (1 + 1e-15))
+    assert bounds_of(proportion(spoilt)) == pytest.approx(bounds_of(proportion(sums)))
+
+
+@pytest.mark.parametrize("missing", [None, math.nan])
+def test_units_without_a_session_are_by_themselves(missing: Any) -> None:
+    sums = moments([1, 0, 1, 1], sessions=[missing, missing, 1.0, 1.0])
+    assert float(sums.sessions) == 3
+
+
+def test_missing_scores_and_labels_are_refused() -> None:
+    with pytest.raises(ValueError, match="values at 1 is nan"):
+        moments([1.0, None])
+    with pytest.raises(ValueError, match="labels at 0 is missing"):
+        shares([None, "a"])
+
+
+def test_ratings_that_are_mostly_alike_do_not_make_a_point() -> None:
+    """A t interval would end at 4.9999: it knows of no rating below 4.99."""
+    found = mean(moments([5.0] * 49 + [4.99]), bounds=(1, 5))
+    assert found.low < 4.86
+    assert float(found.high) == pytest.approx(5, abs=1e-3)
+
+
+def test_in_the_middle_of_its_bounds_a_mean_has_students_interval() -> None:
+    values = np.random.default_rng(3).uniform(2, 4, 2000)
+    free, bounded = (bounds_of(mean(moments(values), bounds=b)) for b in ((-INF, INF), (1, 5)))
+    assert bounded == pytest.approx(free, abs=0.001)
+    assert bounds_of(mean(moments(values), bounds=(0, INF))) == pytest.approx(free)
+    with pytest.raises(ValueError, match="the first must be lower"):
+        mean(moments(values), bounds=(5, 1))
+
+
+# What had no chance
+
+
+def test_an_empty_stratum_may_be_anything() -> None:
+    seen = proportion(moments([1] * 90 + [0] * 10))
+    value, low, high = bounds_of(with_unseen(seen, 0.2))
+    assert value == pytest.approx(0.9)
+    assert low == pytest.approx(0.8 * float(seen.low))
+    assert high == pytest.approx(0.8 * float(seen.high) + 0.2)
+    assert bounds_of(with_unseen(seen, 0)) == pytest.approx(bounds_of(seen))
+    assert bounds_of(with_unseen(seen, 1)) == pytest.approx((np.nan, 0, 1), nan_ok=True)
+    assert bounds_of(with_unseen(mean(moments([1.0, 2.0])), 0.1, (-INF, INF)))[1:] == (-INF, INF)
+    with pytest.raises(ValueError, match="share of traffic"):
+        with_unseen(seen, 1.2)

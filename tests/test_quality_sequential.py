@@ -15,6 +15,8 @@ from vedette.quality.beta_binomial import evidence_below, rate_sequence
 from vedette.quality.betting import mean_sequence
 from vedette.quality.change import fall
 from vedette.quality.discoveries import discoveries
+from vedette.quality.mean import mean
+from vedette.quality.moments import moments
 from vedette.quality.off_policy import weighted_evidence_below
 
 scores = st.lists(st.floats(0, 1), min_size=1, max_size=60)
@@ -256,3 +258,84 @@ def test_ebh_does_not_mind_the_order(logs: list[float], random: Any) -> None:
     assert discoveries(logs)[order].tolist() == discoveries(np.array(logs)[order]).tolist()
     stronger = discoveries(np.array(logs) + 1)
     assert np.all(stronger >= discoveries(logs))
+
+
+@given(st.lists(st.floats(-2, 12), min_size=1, max_size=12))
+def test_ebh_is_the_largest_set_of_its_definition(logs: list[float]) -> None:
+    """Every set size tried."""
+    largest = sorted(logs, reverse=True)
+    sizes = [k for k in range(1, len(logs) + 1) if largest[k - 1] >= np.log(len(logs) / 0.05 / k)]
+    expected = [log >= largest[sizes[-1] - 1] for log in logs] if sizes else [False] * len(logs)
+    assert discoveries(logs).tolist() == expected
+
+
+# Against their definitions, written out
+
+
+@pytest.mark.parametrize(("passed", "counted"), [(500, 520), (8000, 8000), (96_000, 100_000)])
+def test_evidence_after_good_times_is_small_but_not_none(passed: int, counted: int) -> None:
+    """The likelihood ratio averaged by quadrature: betainc itself would underflow."""
+    limit, failed, prior = 0.9, counted - passed, beta(9, 1)
+
+    def weighed(p: float) -> float:
+        ratio = passed * np.log(p / limit) + failed * (np.log1p(-p) - np.log1p(-limit))
+        return float(np.exp(ratio) * prior.pdf(p))
+
+    averaged = quad(weighed, 0.85, limit, points=[0.899, 0.8999, 0.89999], limit=500)[0]
+    expected = np.log(averaged / prior.cdf(limit))
+    found = float(evidence_below(passed, counted, limit))
+    assert expected - 0.6 < found < expected + 1e-3
+
+
+def test_weighted_evidence_is_the_mean_wealth_of_six_bets() -> None:
+    rng = np.random.default_rng(3)
+    values, weights = rng.random(50), rng.uniform(1, 8, 50)
+    found = weighted_evidence_below(values, weights, 0.6, 8.0)
+    for n in (1, 20, 50):
+        wealths = [
+            np.prod(1 + bet * weights[:n] / 8 * (0.6 - values[:n]) / 0.4)
+            for bet in (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64)
+        ]
+        assert float(found[n - 1]) == pytest.approx(np.log(np.mean(wealths)))
+
+
+def test_a_fall_is_the_sum_of_bets_begun_at_each_score() -> None:
+    rng = np.random.default_rng(3)
+    values, times = rng.random(60), np.arange(60.0)
+    found = fall(values, np.ones(60), times, window=30, lag=5)
+    total = 0.0
+    for bet in 2.0 ** -np.arange(1, 7):
+        factors = 1 + bet * (found.limit - values) / (1 - found.limit) * (found.limit > 0)
+        total += sum(np.prod(factors[begun:]) for begun in range(60)) / 6
+    assert float(found.log_e[-1]) == pytest.approx(np.log(total))
+    before = mean(moments(values[24:54]), 0.999, bounds=(0, 1))
+    assert float(found.limit[-1]) == pytest.approx(float(before.low))
+
+
+def test_a_mean_sequence_is_what_two_gamblers_leave() -> None:
+    """Scores one by one and candidates one by one, with bets as in the paper."""
+    values = np.random.default_rng(9).beta(2, 3, 80)
+    found = mean_sequence(values)
+    kept = []
+    for candidate in np.linspace(0.01, 0.99, 99):
+        higher = lower = richest = 1.0
+        for i in range(80):
+            past = values[:i]
+            guesses = [(0.5 + values[: k + 1].sum()) / (k + 2) for k in range(i)]
+            spread = (0.25 + sum((past - guesses) ** 2)) / (i + 1)
+            bet = np.sqrt(2 * np.log(40) / (spread * (i + 1) * np.log(i + 2)))
+            higher *= 1 + min(bet, 0.5 / candidate) * (values[i] - candidate)
+            lower *= 1 - min(bet, 0.5 / (1 - candidate)) * (values[i] - candidate)
+            richest = max(richest, higher, lower)
+        if richest < 40:
+            kept.append(candidate)
+    assert float(found.low[-1]) == pytest.approx(min(kept), abs=0.0101)
+    assert float(found.high[-1]) == pytest.approx(max(kept), abs=0.0101)
+
+
+@pytest.mark.parametrize(("passed", "counted"), [(np.nan, 3), (1, np.nan), (np.inf, np.inf)])
+def test_counts_that_are_none_are_refused(passed: float, counted: float) -> None:
+    with pytest.raises(ValueError, match="counted"):
+        evidence_below(passed, counted, 0.5)
+    with pytest.raises(ValueError, match="counted"):
+        rate_sequence(passed, counted)

@@ -109,6 +109,6 @@ def _edge(
 
 def _counts(passed: ArrayLike, counted: ArrayLike) -> tuple[FloatArray, FloatArray]:
     s, n = np.broadcast_arrays(np.asarray(passed, np.float64), np.asarray(counted, np.float64))
-    if not np.all((s >= 0) & (s <= n)):
+    if not np.all((s >= 0) & (s <= n) & np.isfinite(n)):
         raise ValueError("as many as were counted can pass, and no less than none")
     return s, n - s

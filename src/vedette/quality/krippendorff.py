@@ -22,8 +22,10 @@ def alpha(
 ) -> Estimate:
     """Alpha for numbers: disagreement is the squared difference ("interval" scale).
 
-    Sources as for `nominal_alpha`. The interval is the usual one, t times the standard error; at
-    perfect agreement that of `vedette.quality.agreement`.
+    Sources as for `nominal_alpha`. The interval is t times the standard error, of the cube root of
+    1 - alpha, as this is nearly a ratio of chi-square variables, whose cube root is nearly normal
+    (E. B. Wilson & M. M. Hilferty, Proc. Natl Acad. Sci. 17 (1931) 684-688,
+    doi:10.1073/pnas.17.12.684); at perfect agreement that of `vedette.quality.agreement`.
 
     Args:
         ratings: (units, raters) numbers; nan where a rater gave none. Units with less than two
@@ -69,10 +71,12 @@ def alpha(
         return chance_corrected(within, parts.by_chance, parts.influence, shares, chosen, level)
     value = 1 - parts.observed / parts.by_chance
     error = averaged(moments(parts.influence, shares, chosen), level)
+    root = (1 - value) ** (1 / 3)
+    reach = (error.high - error.value) / (3 * root**2)
     return Estimate(
         np.asarray(value),
-        np.maximum(value + error.low - error.value, -1.0),
-        np.minimum(value + error.high - error.value, 1.0),
+        np.maximum(1 - (root + reach) ** 3, -1.0),
+        1 - np.maximum(root - reach, 0.0) ** 3,
     )
 
 
