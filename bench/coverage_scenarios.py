@@ -448,8 +448,7 @@ def _both(judge: FloatArray, human: FloatArray, *more: FloatArray) -> Estimate:
 
 for _rate, _right, _count in ((0.7, 0.9, 100), (0.8, 0.85, 50), (0.9, 0.95, 200)):
     _name = f"pass {_rate}, judge right {_right}, {_count} labels"
-    _few = _count == 50
-    scenario("kappa", _name, _few)(_agreement(kappa, _kappa, _rate, _right, _count))
+    scenario("kappa", _name)(_agreement(kappa, _kappa, _rate, _right, _count))
     scenario("gwet", _name)(_agreement(ac1, _ac1, _rate, _right, _count))
     scenario("krippendorff", _name)(_agreement(_both, _alpha, _rate, _right, _count))
 
