@@ -172,6 +172,24 @@ def test_opposites_disagree_more_than_by_chance() -> None:
         assert float(coefficient(judge, human).value) == pytest.approx(-1, abs=0.03)
 
 
+@pytest.mark.parametrize("coefficient", COEFFICIENTS)
+def test_one_label_or_session_tells_nothing_of_others(coefficient: Callable[..., Estimate]) -> None:
+    for found in (
+        coefficient(["a"], ["b"]),
+        coefficient(list("abab"), list("abbb"), None, [1] * 4),
+    ):
+        assert (float(found.low), float(found.high)) == (-1, 1)
+
+
+@pytest.mark.parametrize("coefficient", COEFFICIENTS)
+def test_raters_who_never_agreed_may_be_as_bad_as_can_be(
+    coefficient: Callable[..., Estimate],
+) -> None:
+    found = coefficient(["a"] * 30, ["b"] * 30)
+    assert float(found.low) == -1
+    assert found.high < 0.2
+
+
 @pytest.mark.parametrize("coefficient", [kappa, ac1])
 def test_no_labels_tell_nothing(coefficient: Callable[..., Estimate]) -> None:
     found = coefficient([], [])
@@ -183,6 +201,8 @@ def test_ratings_that_no_two_gave_tell_nothing() -> None:
     for found in (alpha([[1.0, nan], [nan, 2.0]]), nominal_alpha([["a", None]]), alpha([[3, 3]])):
         assert np.isnan(found.value)
         assert (float(found.low), float(found.high)) == (-1, 1)
+    with pytest.raises(ValueError, match="infinite"):
+        alpha([[1.0, math.inf], [1.0, 2.0]])
     with pytest.raises(ValueError, match="units, raters"):
         alpha([1.0, 2.0])
 

@@ -52,6 +52,15 @@ def test_below_100_labels_people_speak_for_themselves() -> None:
     assert corrected_rate(*traffic(1000, FEWEST_LABELS)).reliance > 0.5
 
 
+def test_labels_of_unequal_weight_are_fewer() -> None:
+    """50 that stand for nearly everything, all passes, and 100 light ones."""
+    human = np.array([1.0] * 50 + [0.0, 1.0] * 50)
+    weights = np.array([1e6] * 50 + [1.0] * 100)
+    found = corrected_rate(human, human, label_weights=weights)
+    assert (found.labels, found.reliance) == (150, 0)
+    assert found.estimate.low < 0.94
+
+
 def test_a_good_judge_narrows_the_interval_and_a_bad_one_does_no_harm() -> None:
     def width(right: float) -> float:
         found = corrected_rate(*traffic(5000, 300, right)).estimate

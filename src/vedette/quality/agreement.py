@@ -87,4 +87,7 @@ def chance_corrected(
         np.maximum(1 - bound / by_chance, -1.0)
         for bound in (observed.low, observed.value, observed.high)
     )
-    return Estimate(value, low, high)
+    # What agreement by chance is, isn't known of one session, nor how rare agreement is if there is
+    # none
+    low = np.where((sums.sessions < 2) | (observed.value == 1), -1.0, low)
+    return Estimate(value, low, np.where(sums.sessions < 2, 1.0, high))

@@ -24,7 +24,7 @@ class Corrected(NamedTuple):
         estimate: that mean.
         labels: how many labels it is made of.
         reliance: lambda of PPI++, 0 to 1: how much the judge adds to the labels. 0 if there are
-            fewer labels than it takes (`FEWEST_LABELS`).
+            fewer labels than it takes (`FEWEST_LABELS`; of unequal weight it takes more).
     """
 
     estimate: Estimate
@@ -69,7 +69,7 @@ def corrected_rate(
             raise ValueError("a rate needs booleans: take corrected_mean for numbers")
     labels = moments(labelled.values, labelled.weights, labelled.sessions)
     count = labelled.values.size
-    if count < FEWEST_LABELS:
+    if _effective(labels) < FEWEST_LABELS:
         return Corrected(proportion(labels, level), count, 0.0)
     contradiction = float(labels.unit_share) ** 2
     return _combined(scored, labelled, is_labelled, labels, contradiction, level, (0.0, 1.0))
@@ -124,7 +124,7 @@ def corrected_mean(
     scored, labelled, is_labelled = _samples(judge, human, weights, label_weights, sessions)
     labels = moments(labelled.values, labelled.weights, labelled.sessions)
     count = labelled.values.size
-    if count < FEWEST_LABELS:
+    if _effective(labels) < FEWEST_LABELS:
         return Corrected(mean(labels, level, bounds), count, 0.0)
     spread = float((labelled.weights * (labelled.values - labels.mean) ** 2).sum())
     unrelated = 4 * float(labels.unit_share) ** 2 * spread / float(labelled.weights.sum())
@@ -153,6 +153,11 @@ def _samples(
         checked.values, checked.weights, scored.sessions[is_labelled], scored.session_count
     )
     return scored, labelled, is_labelled
+
+
+def _effective(labels: Moments) -> int:
+    """As many labels of equal weight would tell as much (Kish); 0 if there are none."""
+    return round(1 / float(labels.unit_share)) if labels.units else 0
 
 
 def _combined(

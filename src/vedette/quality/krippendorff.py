@@ -44,6 +44,8 @@ def alpha(
     given = np.asarray(ratings, np.float64)
     if given.ndim != 2:
         raise ValueError(f"ratings must be (units, raters), not of shape {given.shape}")
+    if np.isinf(given).any():
+        raise ValueError("a rating is infinite: leave it out, as nan")
     there = ~np.isnan(given)
     counts = there.sum(axis=1)
     rated = counts >= 2
