@@ -15,13 +15,14 @@ from bench.results import Table, record
 from vedette.quality.estimate import normal_quantile
 
 LEVEL, TOLERANCE = 0.95, 0.01
+_RUNS = 10_000
 _CHUNK = 250  # runs at a time, to stay within memory
 
 
 def main() -> None:
     """Simulate and record; exit code 1 if a promise isn't held."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=10_000, help="of each scenario")
+    parser.add_argument("--runs", type=int, default=_RUNS, help="of each scenario")
     parser.add_argument("--only", default="", help="methods whose name contains this")
     options = parser.parse_args()
     began = time.monotonic()
@@ -86,7 +87,7 @@ def _coverage(runs: int, only: str) -> int:
         cells = (promised, f"{found.covered:.1%}", "yes" if held else "NO")
         table.add(one.method, one.name, *cells, f"{found.width:.3f}", f"{found.bias:+.4f}")
     notes = (
-        f"{runs:,} runs each; a share of 95 % comes with a standard error of"
+        f"{runs:,} runs each{', a reduced run' * (runs < _RUNS)}; a share of 95 % comes with a standard error of"
         f" {100 * np.sqrt(0.95 * 0.05 / runs):.1f} points.",
         "At least 95 %: intervals that hold after every score, and those of so few sessions, or"
         " failing traces, that they have to be careful.",
