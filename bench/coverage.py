@@ -87,8 +87,8 @@ def _coverage(runs: int, only: str) -> int:
         cells = (promised, f"{found.covered:.1%}", "yes" if held else "NO")
         table.add(one.method, one.name, *cells, f"{found.width:.3f}", f"{found.bias:+.4f}")
     notes = (
-        f"{runs:,} runs each{', a reduced run' * (runs < _RUNS)}; a share of 95 % comes with a standard error of"
-        f" {100 * np.sqrt(0.95 * 0.05 / runs):.1f} points.",
+        f"{runs:,} runs each{', a reduced run' * (runs < _RUNS)}; a share of 95 % comes with a"
+        f" standard error of {100 * np.sqrt(0.95 * 0.05 / runs):.1f} points.",
         "At least 95 %: intervals that hold after every score, and those of so few sessions, or"
         " failing traces, that they have to be careful.",
         '"alike": intra-class correlation within sessions, of 4 traces on average, 20 at most.',
