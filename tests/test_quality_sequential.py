@@ -316,14 +316,14 @@ def test_a_mean_sequence_is_what_two_gamblers_leave() -> None:
     """Scores one by one and candidates one by one, with bets as in the paper."""
     values = np.random.default_rng(9).beta(2, 3, 80)
     found = mean_sequence(values)
-    kept = []
+    kept, bets = [], []
+    for i in range(80):
+        guesses = [(0.5 + values[: k + 1].sum()) / (k + 2) for k in range(i)]
+        spread = (0.25 + sum((values[:i] - guesses) ** 2)) / (i + 1)
+        bets.append(np.sqrt(2 * np.log(40) / (spread * (i + 1) * np.log(i + 2))))
     for candidate in np.linspace(0.01, 0.99, 99):
         higher = lower = richest = 1.0
-        for i in range(80):
-            past = values[:i]
-            guesses = [(0.5 + values[: k + 1].sum()) / (k + 2) for k in range(i)]
-            spread = (0.25 + sum((past - guesses) ** 2)) / (i + 1)
-            bet = np.sqrt(2 * np.log(40) / (spread * (i + 1) * np.log(i + 2)))
+        for i, bet in enumerate(bets):
             higher *= 1 + min(bet, 0.5 / candidate) * (values[i] - candidate)
             lower *= 1 - min(bet, 0.5 / (1 - candidate)) * (values[i] - candidate)
             richest = max(richest, higher, lower)
