@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 N ?= 200
 
-.PHONY: setup demo test check bench crash exactness clean
+.PHONY: setup demo test check bench coverage-sim crash exactness clean
 
 setup: .venv/.ready
 	@:
@@ -30,6 +30,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+coverage-sim: setup
+	$(BIN)/python -m bench.coverage
 
 exactness: setup
 	$(BIN)/python -m bench.exactness

@@ -10,26 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from mlflow.entities import AssessmentError, AssessmentSource, Feedback, TraceInfo, TraceState
 from mlflow.entities.trace_location import TraceLocation
-from scipy.stats import binomtest
 
 from vedette.demo.instance import free_port
 from vedette.demo.outcome import count_scored, failing_trace, seconds_to_score, tally
-from vedette.demo.wilson import wilson_interval
-
-
-@pytest.mark.parametrize(("passed", "counted"), [(0, 10), (10, 10), (81, 263), (1, 29), (199, 200)])
-def test_the_wilson_interval_is_scipys(passed: int, counted: int) -> None:
-    expected = binomtest(passed, counted).proportion_ci(method="wilson")
-    assert wilson_interval(passed, counted) == pytest.approx((expected.low, expected.high))
-
-
-@pytest.mark.parametrize(("passed", "counted"), [(0, 0), (3, 2), (-1, 5)])
-def test_an_interval_needs_something_to_count(passed: int, counted: int) -> None:
-    with pytest.raises(ValueError, match=f"{passed} of {counted}"):
-        wilson_interval(passed, counted)
 
 
 def trace(version: str, state: str = "OK", **values: Any) -> TraceInfo:

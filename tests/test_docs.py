@@ -148,7 +148,7 @@ def check_command(command: str, vedette: RunningVedette, directory: Path) -> Non
     assignments = [word for word in words if re.match(r"[A-Z_]+=", word)]
     name = next(word for word in words if word not in assignments)
     if name == "make":
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
         assert words[1] in targets
     elif name == "export":
         for assignment in assignments:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mlflow.entities import TraceInfo
 from rich.table import Table
 
-from vedette.demo.wilson import wilson_interval
+from vedette.quality.wilson import wilson
 
 VERSION_TAG = "agent_version"
 
@@ -34,8 +34,8 @@ class Tally:
         """The pass rate in percent with its 95 % interval, as text."""
         if not self.scored:
             return "no scores"
-        low, high = wilson_interval(self.passed, self.scored)
-        return f"{self.passed / self.scored:.0%} ({low * 100:.0f}-{high:.0%})"
+        rate, low, high = map(float, wilson(self.passed / self.scored, self.scored))
+        return f"{rate:.0%} ({low * 100:.0f}-{high:.0%})"
 
 
 def score_of(trace: TraceInfo, scorer: str) -> Score | None:
