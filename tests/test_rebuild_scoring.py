@@ -13,7 +13,9 @@ from typing import Any
 
 import duckdb
 import pytest
+from bench.fake_llm import FakeLLM, Reply, error, verdict
 from deltalake import DeltaTable
+from mlflow.genai.judges import make_judge
 
 from scoring_support import Plane, make_control_database, spans_record
 from vedette.intake.journal import JournalReader
@@ -21,7 +23,7 @@ from vedette.intake.records import Position, Record
 from vedette.lake.table import Lake
 from vedette.pipeline import Tail
 from vedette.rebuild import Rebuild
-from vedette.scoring import commit
+from vedette.scoring import backoff, commit
 from vedette.scoring.completion import Completion
 from vedette.scoring.explain import Explainer
 from vedette.scoring.sample import draw
@@ -282,6 +284,34 @@ def test_a_trace_that_grows_after_its_score_is_not_scored_again(site: Site) -> N
     assert site.scored("every") == [1, 2, 3]
     assert set(site.written("every").values()) == {1}
     assert site.counts("every") == {"scored": 3}
+
+
+def test_what_is_tried_again_waits_on_and_is_scored_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.2)
+    llm = FakeLLM()
+    for name, value in llm.environment.items():
+        monkeypatch.setenv(name, value)
+    judge = make_judge(
+        name="nice", instructions="Is {{ outputs }} nice?", model="openai:/gpt-4.1-mini"
+    )
+    site.plane.store.register_scorer(site.experiment, "nice", json.dumps(judge.model_dump()))
+    site.plane.start(site.experiment, "nice")
+    site.settle()
+    llm.reset(Reply(503, error("overloaded")))
+    site.arrive(1, 2)
+    site.work(lambda: site.counts("nice") == {"retrying": 2})
+    site.lose()
+    assert site.counts("nice") == {"retrying": 2}
+
+    llm.reset(Reply(body=verdict("yes")))
+    site.work(lambda: site.counts("nice") == {"scored": 2})
+    site.settle()
+    assert site.scored("nice") == [1, 2]
+    assert site.counts("nice") == {"scored": 2}
+    assert site.ledger("nice") == {"scored": 2}
+    llm.close()
 
 
 def live_scores(site: Site, name: str) -> list[tuple[int, int]]:

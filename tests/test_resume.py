@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from scoring_support import spans_record
 from vedette.intake.records import Record
+from vedette.scoring.arrival_order import arrived_until, position_of
 from vedette.scoring.completion import (
     CompletedUnit,
     Completion,
-    arrived_until,
     completed_after,
-    position_of,
     stored_cursors,
 )
 from vedette.scoring.resume import Resumption

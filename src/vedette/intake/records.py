@@ -146,8 +146,8 @@ class Decisions(TypedDict):
     cursor, ``[None, n]`` sets the first one; None leaves it alone.
 
     Places are of one read model. ``arrived_until`` says what ``to`` means in any: every unit up to
-    that place in the order of arrivals is decided, if it is for the scorer to decide; see `arrival`
-    in `vedette.scoring.completion`. None: there is no cursor any more. Older records lack it.
+    that place in the order of arrivals is decided, if it is for the scorer to decide; see
+    `vedette.scoring.arrival_order`. None: there is no cursor any more. Older records lack it.
     """
 
     scorer: str  # "<experiment id>/<name>"

@@ -9,8 +9,8 @@ from concurrent.futures import Future
 
 from vedette.intake.journal import JournalWriter
 from vedette.intake.records import AssessmentRow, CountRow, Decisions, Position, Record
+from vedette.scoring.arrival_order import arrived_until
 from vedette.scoring.breaker import Problem
-from vedette.scoring.completion import arrived_until
 from vedette.scoring.progress import Batch, Progress
 from vedette.scoring.verdicts import Verdicts
 from vedette.traces.index import TraceIndex

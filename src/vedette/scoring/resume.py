@@ -1,9 +1,8 @@
 """Scorers go on where they were, in a read model that is made anew.
 
-Positions in the order of completion are of one read model. In the new one, of which all arrivals
-are known at once, a unit has its position by its last arrival. One to which something came after it
-had been decided may then lie behind the scorer's; its decision tells. But none that was waiting
-lies before it: nothing is passed over.
+In the new one all arrivals are known at once: a unit has its position by its last. One to which
+something came after it had been decided may then lie behind the scorer's; its decision tells. But
+none that was waiting lies before it: nothing is passed over.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from collections.abc import Callable
 
 from vedette.intake.records import Record
 from vedette.named_sql import statements
-from vedette.scoring.completion import Completion, arrival, at_ms, position_of
+from vedette.scoring.arrival_order import arrival, at_ms, position_of
+from vedette.scoring.completion import Completion
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "resume")

@@ -12,8 +12,8 @@ import time
 from vedette.intake.records import CountRow
 from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
+from vedette.scoring.arrival_order import arrived_until
 from vedette.scoring.commit import empty_record
-from vedette.scoring.completion import arrived_until
 from vedette.scoring.epochs import BASE_STRATUM, Epoch, Epochs
 from vedette.scoring.outcomes import Left
 from vedette.scoring.progress import Batch, Progress
