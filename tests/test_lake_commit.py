@@ -27,7 +27,7 @@ from lake_support import (
 )
 from power_cut import PowerCut
 from vedette.lake import storage
-from vedette.lake.maintenance import vacuum_files
+from vedette.lake.maintenance import clean_log, vacuum_files
 from vedette.lake.storage import LakeUnavailable, Storage
 from vedette.lake.table import LakeTable
 
@@ -53,6 +53,32 @@ def test_a_segment_without_rows_is_no_commit(tmp_path: Path) -> None:
     table = open_lake(tmp_path).spans
     assert not table.append_segment(JOURNAL, 1, numbered_segment(1, traces=0))
     assert not (tmp_path / "lake").exists()
+
+
+def test_cursors_are_committed_with_the_rows_and_outlive_the_log(tmp_path: Path) -> None:
+    """Versions of other applications: any number of them, neither consecutive nor rising."""
+    lake = open_lake(tmp_path)
+    table, nothing = lake.spans, numbered_segment(1, traces=0)
+    both = {"scorer/1/a": 7, "scorer/1/b": DAY}
+    assert table.append_segment(JOURNAL, 1, numbered_segment(1), both)
+    assert table.append_segment(JOURNAL, 2, nothing, {"scorer/1/a": NEXT_DAY})
+    assert not table.append_segment(JOURNAL, 2, nothing, {"scorer/1/a": 8})
+    assert table.append_segment(JOURNAL, 3, nothing, {"scorer/1/b": 0})
+    for segment in range(4, 34):
+        table.append_segment(JOURNAL, segment, numbered_segment(segment, traces=1))
+    log = Path(table.storage.uri) / "_delta_log"
+    long_ago = time.time() - 3600
+    for file in log.iterdir():
+        os.utime(file, (long_ago, long_ago))
+    clean_log(open_lake(tmp_path).spans)
+    assert not (log / f"{3:020}.json").exists()
+
+    handle = DeltaTable(table.storage.uri)
+    assert handle.transaction_version("scorer/1/a") == NEXT_DAY
+    assert handle.transaction_version("scorer/1/b") == 0
+    assert handle.transaction_version("scorer/1/c") is None
+    assert handle.transaction_version(JOURNAL) == 33
+    assert stored(table).num_rows == 20 + 60
 
 
 def test_a_segment_over_midnight_is_one_commit_with_a_file_for_each_day(tmp_path: Path) -> None:

@@ -73,6 +73,26 @@ def sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def test_the_cursors_of_a_segment_are_the_last_of_each_scorer() -> None:
+    def decisions(scorer: str, **fields: Any) -> Record:
+        rows: dict[str, Any] = {"cursor": None, "epochs": [], "decisions": [], "counts": []}
+        return Record("decisions", DAY, {"scorer": scorer, **rows, "put": [], **fields})
+
+    rows = SegmentRows(JOURNAL, 1)
+    for offset, record in enumerate(
+        [
+            decisions("1/on", arrived_until=DAY),
+            decisions("1/stopped", arrived_until=DAY),
+            decisions("1/on", arrived_until=DAY + 5),
+            decisions("1/stopped", arrived_until=None),
+            decisions("1/of older code"),
+        ]
+    ):
+        rows.add(record, offset)
+    assert rows.cursors() == {"scorer/1/on": DAY + 5, "scorer/1/stopped": 0}
+    assert rows.decisions().num_rows == 0
+
+
 def test_the_documented_columns_come_first_and_in_order() -> None:
     assert " ".join(SPANS_SCHEMA.names).startswith(SPEC_SPANS + " ")
     assert " ".join(ANNOTATIONS_SCHEMA.names).startswith(SPEC_ANNOTATIONS + " ")

@@ -141,7 +141,7 @@ class Arrivals:
         completion = Completion(
             self.index, trace_buffer=0.0, session_buffer=1_000.0, max_trace_age=1_000.0
         )
-        completion.advance(folded_until_ms=quiet_since, now_ms=quiet_since + 10, annotations=False)
+        completion.advance(folded_until_ms=quiet_since, annotations=False)
         return [int(one.trace_id[3:], 16) for one in completed_after(self.index, 0, 100)]
 
 

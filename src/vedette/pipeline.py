@@ -142,7 +142,7 @@ class Tail:
         journal_id = self.journal.journal_id
         self._lake.spans.append_segment(journal_id, number, rows.spans())
         self._lake.annotations.append_segment(journal_id, number, rows.annotations())
-        self._lake.decisions.append_segment(journal_id, number, rows.decisions())
+        self._lake.decisions.append_segment(journal_id, number, rows.decisions(), rows.cursors())
 
     def state(self) -> dict[str, Any]:
         """What ``/health`` tells of it."""

@@ -5,8 +5,8 @@ from the journals as the lake's rows tell them, the others as they stand in the 
 can be in both, or in one table and not yet in the other; then it counts as the journal has it. The
 new file has another name until it is whole, so that a rebuild that is killed begins again.
 
-What is not in the lake is how far scorers were. Their places in the order of completion mean
-nothing in the new one, so they begin after what had been complete.
+How far scorers were is among the ledger's transactions and in the journals' records, as an arrival:
+see `vedette.scoring.resume`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deltalake import DeltaTable
+
 from vedette.intake.journal import JournalReader
 from vedette.intake.records import Position
 from vedette.intake.segments import segment_files
 from vedette.lake.arrivals import Place, count_rows
+from vedette.lake.decisions import CURSOR_APP
 from vedette.lake.replay import Replayed, replay
 from vedette.lake.replay_decisions import CountedOnce, without_places
 from vedette.lake.storage import sync_file
 from vedette.lake.table import Lake
 from vedette.scoring.completion import Completion
+from vedette.scoring.resume import Resumption
 from vedette.traces.fold import Decoded, decoded
 from vedette.traces.index import TraceIndex, fold_fitting, make_tables
 
@@ -121,6 +125,7 @@ class Rebuild:
             for number, _, _ in segment_files(journal.directory)
         }
         draft = _Draft(self._path.with_name(f"{self._path.name}.rebuild"))
+        resumption = Resumption(draft, self._completion(draft))
         last_at = 0
         batch: list[Decoded] = []
         size = 0
@@ -136,6 +141,7 @@ class Rebuild:
         streams = [of_lake(), *(one.records() for one in journaled)]
         for place, record, spans, _ in heapq.merge(*streams, key=lambda one: one.place):
             last_at = place.at
+            resumption.note(record)
             batch.append((counted.of(record), spans))
             size += max(1, len(spans))
             if size >= _BATCH_ROWS:
@@ -146,20 +152,24 @@ class Rebuild:
         draft.fold(batch)
         for one in journaled:
             draft.note_position(one, self._in_lake(one.journal_id))
-        # What was quiet when the records end; the rest completes, and is scored, as ever
+        # What was quiet when the records end; the rest completes as ever
         last = min(last_at, int(time.time() * 1000))
-        self._completion(draft).advance(
-            folded_until_ms=last, now_ms=int(time.time() * 1000), annotations=False
-        )
-        traces, complete = draft.publish(self._path)
+        ledger = self._lake.decisions.open_existing()
+        unknown = resumption.finish(last, lambda scorer: _transaction(ledger, CURSOR_APP + scorer))
+        traces = draft.publish(self._path)
         logger.warning(
-            "the read model is rebuilt: %s traces of %s rows in %.1f s. %s traces had been "
-            "complete: those of them that were still waiting for a score get none",
+            "the read model is rebuilt: %s traces of %s rows in %.1f s. Scorers go on where they "
+            "were",
             f"{traces:,}",
             f"{progress.of_rows:,}",
             time.time() - progress.started,
-            f"{complete:,}",
         )
+        if unknown:
+            logger.warning(
+                "where these scorers were is not known, an older version of Vedette ran them last; "
+                "what was waiting for their scores gets none: %s",
+                ", ".join(unknown),
+            )
 
     def _in_lake(self, journal_id: str) -> int:
         """Every segment of the journal up to this number is in all tables.
@@ -168,12 +178,14 @@ class Rebuild:
         table only if it has rows there. So those before the last one of any table are in all, but
         of that one the tables after it may miss their rows.
         """
-        *before, last = (_version(table.open_existing(), journal_id) for table in self._lake.tables)
+        *before, last = (
+            _transaction(table.open_existing(), journal_id) or 0 for table in self._lake.tables
+        )
         return max(last, *(version - 1 for version in before))
 
 
-def _version(table: Any, app_id: str) -> int:
-    return (table.transaction_version(app_id) or 0) if table is not None else 0
+def _transaction(table: DeltaTable | None, app_id: str) -> int | None:
+    return None if table is None else table.transaction_version(app_id)
 
 
 class _Journaled:
@@ -218,6 +230,11 @@ class _Draft(TraceIndex):
     def _turn(self) -> Iterator[None]:
         yield  # nobody else writes
 
+    @contextmanager
+    def durable_transaction(self) -> Iterator[sqlite3.Connection]:
+        with self.transaction() as connection:
+            yield connection  # durable when it is published
+
     def fold(self, work: Sequence[Decoded]) -> None:
         """Fold records that come next."""
         if work:
@@ -232,11 +249,10 @@ class _Draft(TraceIndex):
             (journal.journal_id, *journal.position, in_lake),
         )
 
-    def publish(self, path: Path) -> tuple[int, int]:
-        """Put it in place as the read model at ``path``, durably; returns how many traces it has,
-        and how many of them are complete."""
+    def publish(self, path: Path) -> int:
+        """Put it in place as the read model at ``path``, durably; returns its number of traces."""
         connection = self.connection()
-        counts = connection.execute("SELECT count(*), count(completed_ms) FROM traces").fetchone()
+        (traces,) = connection.execute("SELECT count(*) FROM traces").fetchone()
         # Now, while nobody else has it open: each process that opens it wants it so
         connection.execute("PRAGMA journal_mode = WAL")
         connection.close()
@@ -246,4 +262,4 @@ class _Draft(TraceIndex):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         os.replace(self.path, path)
         sync_file(path)
-        return int(counts[0]), int(counts[1])
+        return int(traces)

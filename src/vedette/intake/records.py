@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import orjson
 
@@ -84,6 +84,7 @@ class EpochRow(TypedDict):
     epoch: int  # 1, 2, ...
     opened_ms: int
     after_position: int
+    after_arrival: NotRequired[int]  # what that means, see `Decisions`; older records lack it
     version: int
     rate: float
     filter: str | None
@@ -143,10 +144,15 @@ class Decisions(TypedDict):
     decision in this record or, while it is retried, an entry in it. It is applied only to a cursor
     at ``from``, so that a record that is written twice counts once. ``[n, None]`` forgets the
     cursor, ``[None, n]`` sets the first one; None leaves it alone.
+
+    Places are of one read model. ``arrived_until`` says what ``to`` means in any: every unit up to
+    that place in the order of arrivals is decided, if it is for the scorer to decide; see
+    `vedette.scoring.arrival_order`. None: there is no cursor any more. Older records lack it.
     """
 
     scorer: str  # "<experiment id>/<name>"
     cursor: tuple[int | None, int | None] | None
+    arrived_until: NotRequired[int | None]
     epochs: list[EpochRow]
     decisions: list[DecisionRow]
     counts: list[CountRow]

@@ -36,7 +36,10 @@ from vedette.intake.records import Record
 from vedette.lake.row_tables import place, table_of
 from vedette.lake.schemas import DECISIONS_SCHEMA, lake_trace_id
 
-_SETTINGS = ("rate", "filter", "strata", "reason", "of_sessions")
+_SETTINGS = ("rate", "filter", "strata", "reason", "of_sessions", "after_arrival")
+
+# Of the ledger's transactions: how far a scorer has come; see `Decisions.arrived_until`
+CURSOR_APP = "scorer/"
 
 TIMES = {
     "completed_ms": "completed_at",
@@ -51,6 +54,7 @@ class DecisionRows:
 
     def __init__(self) -> None:
         self._rows: list[dict[str, Any]] = []
+        self.cursors: dict[str, int] = {}  # versions of Delta transactions; 0: no cursor any more
 
     def add(self, record: Record, record_id: str) -> None:
         """Add the rows of ``record``, if it is of that kind."""
@@ -58,6 +62,8 @@ class DecisionRows:
             return
         fields = record.fields
         key = fields["scorer"]
+        if "arrived_until" in fields:
+            self.cursors[CURSOR_APP + key] = fields["arrived_until"] or 0
         experiment_id, _, scorer = key.partition("/")
         since = (fields["cursor"] or (None, None))[0]
         rows = [_epoch(key, epoch) for epoch in fields["epochs"]]

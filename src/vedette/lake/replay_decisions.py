@@ -1,7 +1,7 @@
 """The records that made the ledger's rows: the inverse of `vedette.lake.decisions`.
 
 Places in the order of completion mean nothing in a read model that is made anew: cursors don't come
-back, and epochs that have been closed hold from the beginning. Cursors are also what a record that
+back, and epochs say with ``after_arrival`` where they begin. Cursors are also what a record that
 was written twice is known by; without them, its counts are.
 """
 
@@ -79,7 +79,7 @@ class CountedOnce:
 
 def _epoch(row: dict[str, Any]) -> EpochRow:
     settings = orjson.loads(row["settings"])
-    return EpochRow(
+    epoch = EpochRow(
         epoch=row["epoch"],
         opened_ms=row["decided_at"] // 1000,
         after_position=0,
@@ -90,6 +90,9 @@ def _epoch(row: dict[str, Any]) -> EpochRow:
         reason=settings["reason"],
         of_sessions=bool(settings.get("of_sessions")),
     )
+    if (after := settings.get("after_arrival")) is not None:
+        epoch["after_arrival"] = after
+    return epoch
 
 
 def _count(row: dict[str, Any]) -> CountRow:

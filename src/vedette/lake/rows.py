@@ -67,6 +67,10 @@ class SegmentRows:
         """The segment's rows of the ledger of decisions; perhaps none."""
         return self._decisions.table()
 
+    def cursors(self) -> dict[str, int]:
+        """How far the segment's decisions bring their scorers, by application of transactions."""
+        return self._decisions.cursors
+
     def spans(self) -> pa.Table:
         """The segment's rows of the spans table; perhaps none."""
         spans = self._spans

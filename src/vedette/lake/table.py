@@ -94,25 +94,30 @@ class LakeTable:
         self._commits = 0
         self._synced = -1  # the log's commits up to this version are durable
 
-    def append_segment(self, app_id: str, segment: int, rows: pa.Table) -> bool:
+    def append_segment(
+        self, app_id: str, segment: int, rows: pa.Table, cursors: Mapping[str, int] | None = None
+    ) -> bool:
         """Commit the rows of one sealed segment; durable when this returns.
 
         Args:
             app_id: the journal's id.
             segment: the segment's number; higher than those of this journal before.
             rows: all the segment's rows of this table, with the columns of the table's schema.
+            cursors: versions of further applications, committed with the rows.
 
         Returns:
-            False if there was nothing to do: no rows, or this segment is in the table already.
+            False if there was nothing to do: no rows and no cursors, or this segment is in the
+            table already.
 
         Raises:
             LakeUnavailable: try again later, with the same rows.
         """
-        if not rows.num_rows:
+        cursors = cursors or {}
+        if not rows.num_rows and not cursors:
             return False
         with lake_errors(f"the commit of journal segment {segment} to {self.storage.uri}"):
             try:
-                return self._append(app_id, segment, rows)
+                return self._append(app_id, segment, rows, cursors)
             except BaseException:
                 self._table = None  # whatever happened, look at the log before the next attempt
                 raise
@@ -171,7 +176,10 @@ class LakeTable:
             )
         return table
 
-    def _append(self, app_id: str, segment: int, rows: pa.Table) -> bool:
+    def _append(
+        self, app_id: str, segment: int, rows: pa.Table, cursors: Mapping[str, int]
+    ) -> bool:
+        transactions = [Transaction(app, at) for app, at in {**cursors, app_id: segment}.items()]
         adds: list[AddAction | RemoveAction] = []
         for attempt in range(_COMMIT_ATTEMPTS):
             table = self._handle()
@@ -186,9 +194,7 @@ class LakeTable:
                     mode="append",
                     schema=self.spec.schema,
                     partition_by=[PARTITION],
-                    commit_properties=CommitProperties(
-                        app_transactions=[Transaction(app_id, segment)]
-                    ),
+                    commit_properties=CommitProperties(app_transactions=transactions),
                     post_commithook_properties=NO_HOOKS,
                 )
             except (CommitFailedError, DeltaError) as error:

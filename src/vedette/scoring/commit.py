@@ -9,9 +9,11 @@ from concurrent.futures import Future
 
 from vedette.intake.journal import JournalWriter
 from vedette.intake.records import AssessmentRow, CountRow, Decisions, Position, Record
+from vedette.scoring.arrival_order import arrived_until
 from vedette.scoring.breaker import Problem
 from vedette.scoring.progress import Batch, Progress
 from vedette.scoring.verdicts import Verdicts
+from vedette.traces.index import TraceIndex
 
 _RECORD_BYTES = 4 * 1024 * 1024  # of scores in one journal record
 _SAVE_SECONDS = 5.0  # between records that only count and move cursors
@@ -21,6 +23,7 @@ _HOUR_MS = 3_600_000
 
 def commit(
     journal: JournalWriter,
+    index: TraceIndex,
     scorers: Iterable[Progress],
     verdicts: Verdicts,
     *,
@@ -31,6 +34,7 @@ def commit(
     A scorer has at most one record on its way: a cursor must never overtake decisions before it.
 
     Args:
+        index: tells what places mean.
         verdicts: makes rows of outcomes.
         everything: also write counts and cursors alone, which else wait a few seconds for more.
 
@@ -46,7 +50,7 @@ def commit(
     for progress in scorers:
         try:
             if progress.unconfirmed is None:
-                progress.unconfirmed = _draft(progress, verdicts, everything=everything)
+                progress.unconfirmed = _draft(progress, index, verdicts, everything=everything)
             if progress.unconfirmed is None:
                 continue
             writes.append((progress, _append(journal, progress.unconfirmed)))
@@ -63,7 +67,9 @@ def commit(
     return finished
 
 
-def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decisions | None:
+def _draft(
+    progress: Progress, index: TraceIndex, verdicts: Verdicts, *, everything: bool
+) -> Decisions | None:
     """The next record of a scorer, if there is something to say."""
     progress.take_in(time.monotonic())
     ready = progress.ready(_RECORD_BYTES)
@@ -81,8 +87,13 @@ def _draft(progress: Progress, verdicts: Verdicts, *, everything: bool) -> Decis
     )
     if not (pressing or due):
         return None
-    record = empty_record(progress.scorer.key, (progress.saved, end))
-    record["epochs"] = [epoch.row() for epoch in progress.opened]
+
+    def arrivals(place: int) -> int:
+        return arrived_until(index, place, of_sessions=progress.scorer.is_session_level)
+
+    record = empty_record(progress.scorer.key, (progress.saved, end), arrivals(end))
+    for epoch in progress.opened:
+        record["epochs"].append(epoch.row(arrivals(epoch.after_position)))
     record["counts"] = _counts(ready)
     for batch in (*ready, *retried):
         record["decisions"] += [
@@ -138,10 +149,20 @@ def _counts(batches: Iterable[Batch]) -> list[CountRow]:
     ]
 
 
-def empty_record(scorer: str, cursor: tuple[int | None, int | None]) -> Decisions:
+def empty_record(
+    scorer: str, cursor: tuple[int | None, int | None], arrived_until: int | None = None
+) -> Decisions:
     """A record that moves a cursor, and says nothing else yet; see `Decisions`."""
     put: list[AssessmentRow] = []
-    return Decisions(scorer=scorer, cursor=cursor, epochs=[], decisions=[], counts=[], put=put)
+    return Decisions(
+        scorer=scorer,
+        cursor=cursor,
+        arrived_until=arrived_until,
+        epochs=[],
+        decisions=[],
+        counts=[],
+        put=put,
+    )
 
 
 def _append(journal: JournalWriter, fields: Decisions) -> Future[Position]:

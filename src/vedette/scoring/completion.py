@@ -12,6 +12,7 @@ from mlflow.tracing.constant import TraceMetadataKey
 from vedette.intake.journal import JournalReader
 from vedette.intake.records import Position
 from vedette.named_sql import statements
+from vedette.scoring.arrival_order import arrival, at_ms
 from vedette.settings import Settings
 from vedette.traces.index import TraceIndex
 
@@ -83,7 +84,7 @@ class CompletedUnit:
         row: of ``traces``; of a session's first trace.
         of_run: whether an evaluation run made the trace.
         session_id, revision: of a session.
-        completed_ms: milliseconds since the epoch.
+        completed_ms: milliseconds since the epoch: what had arrived until then was known.
         deleted: the trace, or every trace of the session, has been deleted; then it has no id.
     """
 
@@ -136,12 +137,11 @@ class Completion:
             max_trace_age=settings.max_trace_age,
         )
 
-    def advance(self, *, folded_until_ms: int, now_ms: int, annotations: bool) -> bool:
-        """Give places to what has become complete.
+    def advance(self, *, folded_until_ms: int, annotations: bool) -> bool:
+        """Give places to what has become complete, in the order of `arrival`.
 
         Args:
             folded_until_ms: what arrived until then is in the read model.
-            now_ms: when they are noted to have become complete.
             annotations: whether traces with changed annotations are to be considered again.
 
         Returns:
@@ -152,7 +152,9 @@ class Completion:
             "quiet_since": folded_until_ms - self._trace_ms,
             "session_quiet_since": folded_until_ms - self._session_ms,
             "too_old": folded_until_ms - self._age_ms,
-            "now": now_ms,
+            "age": self._age_ms,
+            "buffer": self._trace_ms,
+            "folded_until": folded_until_ms,
             "annotations": annotations,
         }
         if not annotations and connection.execute(_SQL["any_annotated"]).fetchone()[0]:
@@ -160,27 +162,37 @@ class Completion:
                 connection.execute(_SQL["forget_annotated"])
         if not connection.execute(_SQL["any_quiet"], values).fetchone()[0]:
             return False
+        connection.create_function("arrival", 2, arrival, deterministic=True)
         # On disk before a cursor that counts these places gets into the journal: else a power cut
         # could undo them, give the same places to other units, and those would be skipped.
-        connection.execute("PRAGMA synchronous = FULL")
-        try:
-            with self._index.transaction():
-                values["after"] = newest_position(self._index)
-                for name in ("complete", "mark_complete", "forget_rooted", "note_rootless"):
-                    connection.execute(_SQL[name], values)
-                for name in ("forget_quiet", "give_up", "forget_given_up"):
-                    connection.execute(_SQL[name], values)
-                self._complete_sessions(values)
-                if annotations:
-                    connection.execute(_SQL["reconsider"], values)
-                connection.execute(_SQL["forget_annotated"])
-        finally:
-            connection.execute("PRAGMA synchronous = NORMAL")
+        with self._index.durable_transaction():
+            values["after"] = newest_position(self._index)
+            for name in ("note_rootless", "forget_in_time", "complete", "mark_complete"):
+                connection.execute(_SQL[name], values)
+            for name in ("forget_rootless", "forget_quiet"):
+                connection.execute(_SQL[name], values)
+            self._complete_sessions(values)
+            if annotations:
+                connection.execute(_SQL["reconsider"], values)
+            connection.execute(_SQL["forget_annotated"])
         return True
+
+    def folded_until(self, arrived_until: int, *, of_sessions: bool) -> int:
+        """What must have been folded when units up to this `arrival` were complete, in milliseconds
+        since the epoch."""
+        buffer = self._session_ms if of_sessions else self._trace_ms
+        return at_ms(arrived_until) + buffer
+
+    def recall(self) -> None:
+        """In a read model that has been made anew, note what was between arrivals that are now all
+        there: traces given up before their roots came, revisions of sessions."""
+        with self._index.transaction() as connection:
+            connection.execute(_SQL["recall_late_roots"], {"age": self._age_ms})
+            connection.execute(_SQL["recall_revisions"])
 
     def _complete_sessions(self, values: dict[str, Any]) -> None:
         connection = self._index.connection()
-        for experiment_id, session_id in connection.execute(
+        for experiment_id, session_id, at in connection.execute(
             _SQL["quiet_sessions"], values
         ).fetchall():
             session = {"experiment_id": experiment_id, "session_id": session_id}
@@ -189,7 +201,7 @@ class Completion:
                 continue  # its traces have no roots yet; one that gets its root brings it back
             (revision,) = connection.execute(_SQL["next_revision"], session).fetchone()
             first = next(iter(traces))
-            place = {**session, "trace": first, "revision": revision, "now": values["now"]}
+            place = {**values, **session, "trace": first, "revision": revision, "arrival": at}
             connection.execute(_SQL["complete_session"], place)
         connection.execute(_SQL["forget_quiet_sessions"], values)
 

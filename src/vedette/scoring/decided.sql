@@ -8,6 +8,13 @@ FROM scorer_epochs ORDER BY scorer, epoch;
 SELECT decision, stratum FROM decisions
 WHERE scorer = :scorer AND unit_id = :unit_id AND revision = :revision;
 
+-- name: decided
+-- A trace that was deleted and has come again is another one.
+SELECT d.unit_id, d.revision FROM json_each(:ids) one
+JOIN decisions d ON d.scorer = :scorer AND d.unit_id = one.value
+WHERE d.unit_type = 'session'
+  OR d.decided_ms >= (SELECT t.first_received_ms FROM traces t WHERE t.trace_id = d.unit_id);
+
 -- name: was_complete
 SELECT position, completed_ms FROM completed
 WHERE trace = :trace AND position < :before AND reason IN ('complete', 'late_root')

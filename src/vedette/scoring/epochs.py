@@ -70,12 +70,13 @@ class Epoch:
         """Whether its units were complete before the stop, and had not had their turn."""
         return self.reason == _LEFT
 
-    def row(self) -> EpochRow:
-        """As it is journaled."""
+    def row(self, after_arrival: int) -> EpochRow:
+        """As it is journaled; ``after_arrival`` is what its place means, see `EpochRow`."""
         return EpochRow(
             epoch=self.number,
             opened_ms=self.opened_ms,
             after_position=self.after_position,
+            after_arrival=after_arrival,
             version=self.version,
             rate=self.rate,
             filter=self.filter_string,

@@ -148,15 +148,14 @@ class Scoring:
         except ControlMissing:
             return False
         except ControlUnavailable:
-            commit(self._journal, known.values(), self._verdicts)  # that needs no scorers
+            self._commit(known)  # that needs no scorers
             raise
         self._adopt(known, active, newest)
         # Before units complete: where a new scorer begins must be on disk by then
-        committed = commit(self._journal, known.values(), self._verdicts)
+        committed = self._commit(known)
         if time.monotonic() >= self._complete_at:
             self._completion.advance(
                 folded_until_ms=folded_until,
-                now_ms=int(time.time() * 1000),
                 annotations=any(_follows_annotations(one.scorer) for one in known.values()),
             )
             self._complete_at = time.monotonic() + _COMPLETE_SECONDS
@@ -179,8 +178,7 @@ class Scoring:
         Raises:
             JournalFull, JournalUnavailable: nothing is lost; call again later.
         """
-        known = self._progress or {}
-        commit(self._journal, known.values(), self._verdicts, everything=True)
+        self._commit(self._progress or {}, everything=True)
 
     def close(self) -> None:
         """Write what has been scored; end the workers. Nothing else is lost: it is done again."""
@@ -225,6 +223,9 @@ class Scoring:
             "prices_problem": self._prices.problem,
             "scorers": scorers,
         }
+
+    def _commit(self, known: dict[str, Progress], **options: Any) -> bool:
+        return commit(self._journal, self._index, known.values(), self._verdicts, **options)
 
     def _adopt(self, known: dict[str, Progress], active: list[ActiveScorer], newest: int) -> None:
         """Take over what started, stopped or changed."""

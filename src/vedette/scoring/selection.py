@@ -75,11 +75,14 @@ class Selection:
         again: set[int] = set()  # rows of traces that need no second look at their annotations
         annotated: dict[int, tuple[Epoch, list[CompletedUnit]]] = {}
         before: dict[int, tuple[str, int] | None] = {}  # by place: decision and stratum until now
-        for unit in units:
-            if unit.experiment_id != scorer.experiment_id or (
-                (unit.session_id is not None) != scorer.is_session_level
-            ):
-                continue
+        concern = [
+            unit
+            for unit in units
+            if unit.experiment_id == scorer.experiment_id
+            and (unit.session_id is not None) == scorer.is_session_level
+        ]
+        decided = self._decided(scorer, concern)
+        for unit in concern:
             if unit.reason == "annotated":
                 if unit.row not in again and (found := self._as_it_was(epochs, unit)):
                     then, unit_then = found
@@ -90,6 +93,8 @@ class Selection:
                 again.add(unit.row)
                 continue
             again.add(unit.row)
+            if (unit.unit_id, unit.revision) in decided:
+                continue
             if unit.reason == "late_root":
                 choices += self._taken_back(epochs, unit)
             if decision := self._at_once(unit):
@@ -142,6 +147,14 @@ class Selection:
         if epoch is None or not _follows_annotations(epoch):
             return None
         return epoch, replace(unit, completed_ms=row[1])
+
+    def _decided(
+        self, scorer: ActiveScorer, units: Sequence[CompletedUnit]
+    ) -> set[tuple[str, int]]:
+        """Those that were decided before the read model was made anew: id and revision."""
+        ids = json.dumps([unit.unit_id for unit in units])
+        values = {"scorer": scorer.key, "ids": ids}
+        return set(self._index.connection().execute(_SQL["decided"], values).fetchall())
 
     def _decided_before(
         self,

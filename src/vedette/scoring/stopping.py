@@ -12,6 +12,7 @@ import time
 from vedette.intake.records import CountRow
 from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
+from vedette.scoring.arrival_order import arrived_until
 from vedette.scoring.commit import empty_record
 from vedette.scoring.epochs import BASE_STRATUM, Epoch, Epochs
 from vedette.scoring.outcomes import Left
@@ -58,7 +59,10 @@ def _draft_last(progress: Progress, index: TraceIndex) -> None:
     record = empty_record(progress.scorer.key, (progress.saved, None))
     begin = progress.epochs.begin
     opened = progress.epochs.stop(progress.cursor, progress.stopped_at, int(time.time() * 1000))
-    record["epochs"] = [epoch.row() for epoch in (*progress.opened, *opened)]
+    record["epochs"] = [
+        epoch.row(arrived_until(index, epoch.after_position, of_sessions=epoch.of_sessions))
+        for epoch in (*progress.opened, *opened)
+    ]
     for epoch in opened:
         if epoch.left:
             record["counts"] = _counts(progress, epoch, begin, index)

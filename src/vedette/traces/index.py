@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Of the tables in index.sql and of what the fold puts into them: raise it when either changes, and
 # the read model is rebuilt when the new code starts
-VERSION = 3
+VERSION = 4
 
 _SQL = statements("vedette.traces", "positions")
 _BATCH_BYTES = 4 * 1024 * 1024  # of journal folded in one transaction
@@ -135,6 +135,17 @@ class TraceIndex:
             connection.execute("COMMIT")
 
     @contextmanager
+    def durable_transaction(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction that is on disk, with all before it, when the block is left."""
+        connection = self.connection()
+        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            with self.transaction():
+                yield connection
+        finally:
+            connection.execute("PRAGMA synchronous = NORMAL")
+
+    @contextmanager
     def _turn(self) -> Iterator[None]:
         """Wait for those who came before. SQLite alone looks every 100 ms whether it may write, and
         never finds the moment between two transactions of one who writes without a pause."""
@@ -185,15 +196,8 @@ class TraceIndex:
     def confirm_lake(self, journal_id: str, segment: int) -> None:
         """Note that the lake holds the journal up to ``segment``, and make everything folded so far
         durable: after this the segments up to the lower of lake and fold may be removed."""
-        connection = self.connection()
-        connection.execute("PRAGMA synchronous = FULL")
-        try:
-            with self.transaction():
-                connection.execute(
-                    _SQL["advance_lake"], {"journal": journal_id, "segment": segment}
-                )
-        finally:
-            connection.execute("PRAGMA synchronous = NORMAL")
+        with self.durable_transaction() as connection:
+            connection.execute(_SQL["advance_lake"], {"journal": journal_id, "segment": segment})
 
     def checkpoint(self) -> None:
         """Move what was committed from the write-ahead log to the file, so that the next writer

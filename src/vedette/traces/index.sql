@@ -152,9 +152,9 @@ CREATE INDEX IF NOT EXISTS completing_by_arrival ON completing (last_received_ms
 -- Traces that have gone quiet without a root that ended: given up when they are too old.
 CREATE TABLE IF NOT EXISTS rootless (
   trace INTEGER PRIMARY KEY,
-  first_received_ms INTEGER NOT NULL
+  since_ms INTEGER NOT NULL           -- its age counts from then on
 );
-CREATE INDEX IF NOT EXISTS rootless_by_arrival ON rootless (first_received_ms);
+CREATE INDEX IF NOT EXISTS rootless_by_age ON rootless (since_ms);
 
 -- Sessions to which something came since they were last complete.
 CREATE TABLE IF NOT EXISTS completing_sessions (
@@ -179,9 +179,13 @@ CREATE TABLE IF NOT EXISTS completed (
   experiment_id INTEGER NOT NULL,
   session_id TEXT,
   revision INTEGER NOT NULL DEFAULT 0,
+  arrival INTEGER NOT NULL DEFAULT 0, -- its place in the order of arrivals; 0 if annotated
   completed_ms INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS completed_by_trace ON completed (trace);
+CREATE INDEX IF NOT EXISTS completed_traces ON completed (position)
+  WHERE session_id IS NULL AND arrival > 0;
+CREATE INDEX IF NOT EXISTS completed_sessions ON completed (position) WHERE session_id IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS session_revisions (
   experiment_id INTEGER NOT NULL,
