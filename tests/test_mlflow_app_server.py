@@ -25,6 +25,7 @@ from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Position
 
 START_TRACE = "/api/3.0/mlflow/traces"
+PERCENTILE_NAN = {"aggregation_type": "PERCENTILE", "percentile_value": "NaN"}
 
 
 @dataclass
@@ -374,6 +375,8 @@ def test_malformed_bodies_are_the_callers_mistake(
         ("POST", f"{START_TRACE}/delete-traces", {"experiment_id": str(2**70)}),
         ("POST", f"{START_TRACE}/delete-traces", {"max_traces": {}}),
         ("POST", f"{START_TRACE}/search", {"max_results": []}),
+        ("POST", f"{START_TRACE}/metrics", {"aggregations": [PERCENTILE_NAN]}),
+        ("POST", f"{START_TRACE}/metrics", {"aggregations": [{"aggregation_type": "AVG"}] * 101}),
     ],
 )
 def test_values_of_the_wrong_kind_are_the_callers_mistake(
@@ -386,6 +389,9 @@ def test_values_of_the_wrong_kind_are_the_callers_mistake(
         "serialized_scorer": "{}",
         "request_ids": ["tr-0"],
         "locations": [],
+        "experiment_ids": ["0"],
+        "view_type": "TRACES",
+        "metric_name": "latency",
     }
     answer = server.ask(method, path, whole | body)
     assert 400 <= answer.status < 500
