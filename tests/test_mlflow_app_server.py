@@ -25,6 +25,8 @@ from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Position
 
 START_TRACE = "/api/3.0/mlflow/traces"
+AS_JSON = {"serialization_format": "JSON_FORMAT"}
+PERCENTILE_NAN = {"aggregation_type": "PERCENTILE", "percentile_value": "NaN"}
 
 
 @dataclass
@@ -374,6 +376,8 @@ def test_malformed_bodies_are_the_callers_mistake(
         ("POST", f"{START_TRACE}/delete-traces", {"experiment_id": str(2**70)}),
         ("POST", f"{START_TRACE}/delete-traces", {"max_traces": {}}),
         ("POST", f"{START_TRACE}/search", {"max_results": []}),
+        ("POST", f"{START_TRACE}/metrics", {"aggregations": [PERCENTILE_NAN]}),
+        ("POST", f"{START_TRACE}/metrics", {"aggregations": [{"aggregation_type": "AVG"}] * 101}),
     ],
 )
 def test_values_of_the_wrong_kind_are_the_callers_mistake(
@@ -386,7 +390,36 @@ def test_values_of_the_wrong_kind_are_the_callers_mistake(
         "serialized_scorer": "{}",
         "request_ids": ["tr-0"],
         "locations": [],
+        "experiment_ids": ["0"],
+        "view_type": "TRACES",
+        "metric_name": "latency",
     }
     answer = server.ask(method, path, whole | body)
     assert 400 <= answer.status < 500
     assert json.loads(answer.body)["error_code"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"feedback": {"value": 10**400}},
+        {"expectation": {"value": 10**400}},
+        {"expectation": {"serialized_value": {**AS_JSON, "value": "1" + "0" * 400}}},
+        {"expectation": {"serialized_value": {**AS_JSON, "value": "NaN"}}},
+        {"expectation": {"serialized_value": {**AS_JSON, "value": "1e999"}}},
+    ],
+)
+def test_an_assessment_that_cannot_be_handed_out_changes_nothing(
+    server: Server, value: dict[str, Any]
+) -> None:
+    trace_id = f"tr-{uuid.uuid4().hex}"
+    server.start_trace(trace_id)
+    source = {"source_type": "HUMAN", "source_id": "ann"}
+    whole = {"assessment": {"assessment_name": "a", "source": source, **value}}
+
+    answer = server.ask("POST", f"{START_TRACE}/{trace_id}/assessments", whole)
+
+    assert answer.status == 400
+    found = server.ask("GET", f"{START_TRACE}/{trace_id}")
+    assert found.status == 200
+    assert "assessments" not in json.loads(found.body)["trace"]["trace_info"]

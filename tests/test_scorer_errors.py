@@ -97,6 +97,12 @@ def test_a_bad_filter_is_refused_when_it_is_set_with_the_position(
     assert get_scorer(name="brief").sample_rate == 0.5
 
 
+def test_a_truth_value_without_quotes_is_refused_with_what_to_write() -> None:
+    started = brief.register().start(sampling_config=sampling(0.5))
+    with pytest.raises(MlflowException, match=r"Write the value in quotes: 'false'\.$"):
+        started.update(sampling_config=sampling(0.5, "feedback.user_feedback = false"))
+
+
 @pytest.mark.parametrize(
     "filter_string",
     [

@@ -211,8 +211,8 @@ def test_every_trace_says_why_it_has_its_scores_or_has_not(
         ),
         pytest.param(
             "import json\nfrom mlflow.entities import Feedback\n"
-            "return Feedback(value=json.loads('[' * 300 + ']' * 300))",
-            json.loads("[" * 300 + "]" * 300),
+            "return Feedback(value=json.loads('[' * 30 + ']' * 30))",
+            json.loads("[" * 30 + "]" * 30),
             id="nested",
         ),
     ],
@@ -276,3 +276,20 @@ def test_a_session_is_scored_once_per_revision_on_its_first_trace(
         "SELECT overrides FROM assessments WHERE assessment_id = ?", (new["assessment_id"],)
     )
     assert overrides.fetchone() == (old["assessment_id"],)
+
+
+def test_a_trace_that_cannot_be_read_gets_an_error_and_others_go_on(
+    plane: Plane, experiment: str, first: int
+) -> None:
+    plane.register(experiment, "probe", "return inputs")
+    plane.start(experiment, "probe")
+    plane.settle()
+    plane.arrive(*(spans_record(experiment, first + number) for number in range(3)))
+    plane.annotate(first + 1, "grade", 10**400)  # no request could store this
+
+    plane.settle()
+
+    errors = {score.number - first: score.error for score in plane.scores(experiment, "probe")}
+    assert (errors[0], errors[2]) == (None, None)
+    assert errors[1] is not None
+    assert "what is stored of the trace can't be read" in errors[1]["error_message"]

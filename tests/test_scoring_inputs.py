@@ -117,7 +117,16 @@ def test_numpy_scalars_that_evaluate_refuses_are_taken(body: str, value: Any) ->
     assert (ours["value"], ours["error"]) == (value, None)
 
 
-@pytest.mark.parametrize("body", ["return float('nan')", "return Feedback(value=[float('inf')])"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return float('nan')",
+        "return Feedback(value=[float('inf')])",
+        "return 10**400",
+        "return Feedback(value={'a': [10**400]})",
+        "value = 1\nfor _ in range(200):\n    value = [value]\nreturn Feedback(value=value)",
+    ],
+)
 def test_what_json_cannot_hold_is_an_error_that_says_so(body: str) -> None:
     [ours] = by_vedette([returning(body)], [log_trace({}, "answer")])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import urllib.request
+from functools import partial
+from typing import Any
 
 import mlflow
 import pytest
@@ -54,6 +56,31 @@ def test_a_limit_that_is_no_number_changes_nothing(experiment: str, limit: objec
 def test_a_limit_is_finite(limit: float) -> None:
     with pytest.raises(ValueError, match="dollars_per_day must be a finite number"):
         cap_of({"dollars_per_day": limit})
+
+
+@pytest.mark.parametrize("limit", [float("inf"), float("nan")])
+def test_a_limit_that_json_cannot_hold_is_refused(experiment: str, limit: float) -> None:
+    register_judge()
+    with pytest.raises(MlflowException, match="a budget of scorer 'nice' can't be sent") as refused:
+        public.set_scoring_budget(experiment, "nice", dollars_per_day=limit)
+    assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert settings_of(experiment) == set()
+
+
+@pytest.mark.parametrize("stratum", ["trace.status = 'ERROR'", ("trace.status = 'ERROR'",), 1.0])
+def test_a_stratum_is_a_filter_and_a_rate(experiment: str, stratum: Any) -> None:
+    register_judge()
+    with pytest.raises(MlflowException, match=r"stratum 1 is .*, not \[a filter string, a rate"):
+        public.set_sampling_strata(experiment, "nice", [stratum])
+    assert settings_of(experiment) == set()
+
+
+def test_settings_of_an_unknown_scorer_are_answered_with_names_like_it(experiment: str) -> None:
+    register_judge("nice")
+    for call in (public.set_scoring_budget, partial(public.set_sampling_strata, strata=[])):
+        with pytest.raises(MlflowException, match="Did you mean 'nice'") as refused:
+            call(experiment, "niec")
+        assert refused.value.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
 def test_with_the_last_version_go_strata_and_budget(experiment: str) -> None:

@@ -20,11 +20,13 @@ import pytest
 
 from scoring_support import code, unit
 from vedette.scoring.active import ActiveScorer
+from vedette.scoring.answers import BadAnswer, checked_rows
 from vedette.scoring.inputs import read_payload
 from vedette.scoring.orders import ENGINE_GONE
 from vedette.scoring.outcomes import Outcome
 from vedette.scoring.pool import WorkerPool, WorkersUnavailable
 from vedette.scoring.sandbox import Sandbox, missing_for_isolation
+from vedette.traces.assessments import assessment_entity
 
 HEALTHY = code("return inputs", name="healthy")
 
@@ -385,3 +387,44 @@ def _workers(started: psutil.Process, sandbox: Sandbox) -> list[psutil.Process]:
     if sandbox.name == "none":
         return children
     return [worker for child in children for worker in child.children()]
+
+
+GOOD_ROW: dict[str, Any] = {
+    "name": "probe",
+    "value": "1",
+    "error": None,
+    "created_timestamp": 1,
+    "last_updated_timestamp": 1,
+    "source_type": "CODE",
+    "source_id": "probe",
+    "span_id": None,
+    "rationale": None,
+    "assessment_metadata": '{"a": "b"}',
+    "aggregate_value": 1.0,
+    "is_numeric_value": True,
+}
+ERROR = {"error_code": "A", "error_message": None, "stack_trace": None}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"value": str(10**400)},
+        {"value": "[" * 200 + "]" * 200},
+        {"value": "NaN"},
+        {"error": "5"},
+        {"error": json.dumps({**ERROR, "error_code": None})},
+        {"error": json.dumps({**ERROR, "more": "b"})},
+        {"assessment_metadata": "[1]"},
+        {"assessment_metadata": '{"error_message": null}'},
+        {"source_type": "NOBODY"},
+        {"rationale": 5},
+    ],
+)
+def test_an_answer_that_would_make_its_trace_unreadable_is_none(forged: dict[str, Any]) -> None:
+    # What a scorer that talks to the engine itself could send
+    good = {"rows": [GOOD_ROW, {**GOOD_ROW, "value": None, "error": json.dumps(ERROR)}]}
+    for row in checked_rows(good):
+        assessment_entity({**row, "trace_id": "tr-1", "assessment_id": "a-1"}).to_proto()
+    with pytest.raises(BadAnswer):
+        checked_rows({"rows": [GOOD_ROW | forged]})

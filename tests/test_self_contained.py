@@ -12,12 +12,14 @@ import sys
 import textwrap
 import uuid
 from collections.abc import Iterator
+from math import pow
 from pathlib import Path
 
 import mlflow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.entities import Feedback
 from mlflow.exceptions import MlflowException
 from mlflow.genai.scorers import Safety, list_scorers, make_scorer_ensemble
 from mlflow.genai.scorers import scorer as scorer_decorator
@@ -27,6 +29,7 @@ from mlflow.tracking import MlflowClient
 from running import RunningVedette
 from vedette.client.findings import Finding
 from vedette.client.own_modules import own_modules
+from vedette.client.registration import serialize
 from vedette.client.self_contained import PROVIDED, check_stored
 
 LIMIT = 100
@@ -317,6 +320,47 @@ def test_closures_async_functions_and_one_liners_are_refused(experiment: str) ->
             made.register()
     with pytest.raises(MlflowException, match="stores no body"):
         scorer_decorator(lambda outputs: len(outputs) > 3, name="short").register()
+
+
+def test_names_that_the_module_gives_another_meaning_are_refused(experiment: str) -> None:
+    @scorer_decorator
+    def squared(outputs):
+        return pow(len(outputs), 2)  # a float, where the built-in pow gives an int
+
+    @scorer_decorator
+    def fine(outputs):
+        import logging
+
+        logging.getLogger(__name__).info("looked at %s", outputs)
+        return Feedback(value=isinstance(outputs, str))
+
+    with pytest.raises(MlflowException, match="uses pow, which is defined outside") as caught:
+        squared.register()
+    assert f"line {line_of('a float, where')}" in caught.value.message
+    assert fine.register().scorer_version == 1
+
+
+@scorer_decorator
+def kind(outputs):
+    """Has texts over several lines, at an indentation that storing changes."""
+
+    @lambda made: lambda: made().upper()
+    def plain():
+        """Of
+        its own."""
+        return """a
+b"""
+
+    indented = f"""a
+    b{""}"""
+    return {"": 0, plain(): 1, indented: 2}.get(outputs, 3)
+
+
+@pytest.mark.parametrize("outputs", ["", "A\nB", "a\n    b", "none of these"])
+def test_what_is_stored_says_what_was_written(outputs: str) -> None:
+    dump = serialize(kind)
+    stored = recreate_function(dump["call_source"], dump["call_signature"], "kind")
+    assert stored(outputs) == kind(outputs=outputs)
 
 
 def test_a_function_whose_source_is_nowhere_is_refused(experiment: str) -> None:

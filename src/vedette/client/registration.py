@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from textwrap import dedent
+from types import FunctionType
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.genai.scorers import KnowledgeRetention
 from mlflow.genai.scorers.base import EnsembleScorer, Scorer, SerializedScorer
+from mlflow.genai.scorers.scorer_utils import recreate_function
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from pydantic import BaseModel
 
 from vedette.client.findings import not_self_contained
 from vedette.client.own_modules import own_modules
 from vedette.client.self_contained import FUTURE_ANNOTATIONS, check_function
+from vedette.client.stored_body import faithful_body
 
 
 def serialize(scorer: Scorer) -> dict[str, Any]:
@@ -29,7 +33,7 @@ def serialize(scorer: Scorer) -> dict[str, Any]:
     """
     for one in _with_parts(scorer):
         if function := getattr(one, "_original_func", None):
-            _require_self_contained(one.name, function)
+            _require_self_contained(one.name, inspect.unwrap(function))
     return _dump(scorer)
 
 
@@ -51,7 +55,14 @@ def _dump(scorer: Scorer) -> dict[str, Any]:
         return _serialized(
             scorer, builtin_scorer_class="KnowledgeRetention", builtin_scorer_pydantic_data=data
         )
-    dump: dict[str, Any] = scorer.model_dump()
+    try:
+        dump: dict[str, Any] = scorer.model_dump()
+    except SyntaxError as error:  # a text that goes over lines has less indentation than its code
+        raise _unreadable(scorer.name, error) from error
+    if function := getattr(scorer, "_original_func", None):
+        node, _ = _source(scorer.name, inspect.unwrap(function))
+        if isinstance(node, ast.FunctionDef):
+            dump = {**dump, "call_source": faithful_body(node, dump["call_source"])}
     return dump
 
 
@@ -67,30 +78,59 @@ def _serialized(scorer: Scorer, **body: Any) -> dict[str, Any]:
     )
 
 
-def _require_self_contained(name: str, function: Callable[..., Any]) -> None:
-    function = inspect.unwrap(function)
-    try:
-        lines, first = inspect.getsourcelines(function)
-        file = Path(inspect.getsourcefile(function) or "")
-        tree = ast.parse(dedent("".join(lines)))
-    except (OSError, TypeError, SyntaxError) as error:
-        raise MlflowException.invalid_parameter_value(
-            f"The source of scorer '{name}' can't be read ({error}), and it is the source that is "
-            "registered. Define the function with `def` in a file or a notebook."
-        ) from error
-    named = (node for node in tree.body if getattr(node, "name", None) == function.__name__)
-    node = next(named, None)
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+def _require_self_contained(name: str, function: FunctionType) -> None:
+    node, file = _source(name, function)
+    if node is None:
         return  # a lambda: the server sees that nothing of it was stored
-    ast.increment_lineno(node, first - 1)
     quoted = bool(function.__code__.co_flags & FUTURE_ANNOTATIONS)
     # A notebook's cells are files that don't exist; its own modules are in the working directory
     home = file if file.is_file() else Path.cwd() / file.name
-    findings = check_function(node, objection=own_modules(home), annotations=not quoted)
+    findings = check_function(
+        node, objection=own_modules(home), annotations=not quoted, hidden=_hidden(function)
+    )
     if findings:
         raise MlflowException.invalid_parameter_value(
             not_self_contained(name, findings, f"{_shown(file)}, line ")
         )
+
+
+def _source(
+    name: str, function: FunctionType
+) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef | None, Path]:
+    """The definition of a function, with the lines it has in its file; None of a lambda."""
+    try:
+        lines, first = inspect.getsourcelines(function)
+        file = Path(inspect.getsourcefile(function) or "")
+        # Not dedented: that would change texts that go over several lines
+        inside = lines[0][:1].isspace()
+        tree = ast.parse("".join(["if True:\n", *lines] if inside else lines))
+    except (OSError, TypeError, SyntaxError) as error:
+        raise _unreadable(name, error) from error
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.name == function.__name__
+        ):
+            ast.increment_lineno(node, first - 1 - inside)
+            return node, file
+    return None, file
+
+
+def _unreadable(name: str, error: Exception) -> MlflowException:
+    return MlflowException(
+        f"The source of scorer '{name}' can't be read ({error}), and it is the source that is "
+        "registered. Define the function with `def` in a file or a notebook.",
+        INVALID_PARAMETER_VALUE,
+    )
+
+
+def _hidden(function: FunctionType) -> set[str]:
+    """Names that mean something here that they don't mean where it runs."""
+    there = vars(builtins) | recreate_function("pass", "()", "nothing").__globals__
+    here = function.__globals__
+    changed = {name for name in there if name in here and here[name] is not there[name]}
+    of_modules = {name for name in changed if name.startswith("__")}  # __name__ and the like
+    return (changed - of_modules) | (there.keys() & set(function.__code__.co_freevars))
 
 
 def _shown(file: Path) -> str:

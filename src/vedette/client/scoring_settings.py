@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -30,8 +31,7 @@ def set_sampling_strata(experiment: str, scorer: str, strata: Sequence[tuple[str
         MlflowException: RESOURCE_DOES_NOT_EXIST: no such experiment or scorer;
             INVALID_PARAMETER_VALUE: a filter doesn't parse, or a rate is outside 0..1.
     """
-    pairs = [[filter_string, rate] for filter_string, rate in strata]
-    _put(experiment, scorer, "strata", {"strata": pairs})
+    _put(experiment, scorer, "strata", {"strata": list(strata)})
 
 
 def set_scoring_budget(
@@ -62,6 +62,12 @@ def set_scoring_budget(
 
 def _put(experiment: str, scorer: str, what: str, body: dict[str, Any]) -> None:
     uri = mlflow.get_tracking_uri()
+    try:
+        json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise MlflowException.invalid_parameter_value(
+            f"a {what} of scorer '{scorer}' can't be sent: {error}"
+        ) from error
     place = quote(_experiment_id(experiment), safe=""), quote(scorer, safe="")
     response = http_request(
         get_default_host_creds(uri),

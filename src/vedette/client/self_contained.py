@@ -15,7 +15,7 @@ import ast
 import builtins
 import copy
 import dis
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from types import CodeType
 
 from vedette.client.findings import Finding
@@ -49,6 +49,7 @@ def check_function(
     *,
     objection: Callable[[str], tuple[str, str] | None],
     annotations: bool = True,
+    hidden: Set[str] = frozenset(),
 ) -> list[Finding]:
     """What keeps a function from running elsewhere, in the order of its lines.
 
@@ -58,14 +59,16 @@ def check_function(
             write instead, or None.
         annotations: whether annotations of its signature count. They don't where the module has
             ``from __future__ import annotations``: then they are stored as quoted text.
+        hidden: names that are known where it runs, and that the module around it gives another
+            meaning: with ``from re import compile``, ``compile`` is not the built-in one.
     """
     if found := _missing_body(function):
         return [found]
     findings = [*_lost_decorators(function), *_import_findings(function, objection)]
     if annotations:
-        findings.extend(_annotation_findings(function))
+        findings.extend(_annotation_findings(function, hidden))
     try:
-        findings.extend(_name_findings(function))
+        findings.extend(_name_findings(function, hidden))
     except _COMPILER_LIMITS as error:
         findings.append(_unparsable(error, function.lineno))
     return sorted(findings)
@@ -164,7 +167,9 @@ def _lost_decorators(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterat
         yield Finding(line, column, "lost-decorator", message, fix)
 
 
-def _name_findings(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Finding]:
+def _name_findings(
+    function: ast.FunctionDef | ast.AsyncFunctionDef, hidden: Set[str]
+) -> Iterator[Finding]:
     bare = copy.copy(function)
     bare.decorator_list = []  # run when the scorer is made, not when it scores
     code = compile(
@@ -175,7 +180,7 @@ def _name_findings(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator
         dont_inherit=True,
         optimize=0,
     )
-    seen = set(_KNOWN)
+    seen = set(_KNOWN - hidden)
     for name, line, column in sorted(_outside_names(code), key=lambda found: found[1:]):
         if name in seen:
             continue
@@ -218,12 +223,14 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
             yield from _nested(constant)
 
 
-def _annotation_findings(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Finding]:
+def _annotation_findings(
+    function: ast.FunctionDef | ast.AsyncFunctionDef, hidden: Set[str]
+) -> Iterator[Finding]:
     arguments = function.args
     every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     every += [one for one in (arguments.vararg, arguments.kwarg) if one]
     annotations = [one.annotation for one in every] + [function.returns]
-    seen = set(_KNOWN)
+    seen = set(_KNOWN - hidden)
     for annotation in annotations:
         for node in ast.walk(annotation) if annotation else ():
             if isinstance(node, ast.Name) and node.id not in seen:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import sqlparse
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
@@ -9,6 +11,8 @@ from sqlparse import sql
 from sqlparse.tokens import Keyword
 
 from vedette.traces.filters import compile_filter
+
+_BARE_TRUTH = re.compile(r"[\w.`]+\s*!?=\s*(true|false)\b", re.IGNORECASE)
 
 
 def require_filter(filter_string: str) -> None:
@@ -21,9 +25,12 @@ def require_filter(filter_string: str) -> None:
         compile_filter(filter_string, None)
     except MlflowException as error:
         position = _position(filter_string)
+        rest = filter_string[position:]
+        bare = _BARE_TRUTH.match(rest)
+        hint = f" Write the value in quotes: '{bare[1]}'." if bare else ""
         raise MlflowException(
             f"filter_string is refused at character {position + 1}, at "
-            f"{_excerpt(filter_string[position:])}: {error.message}",
+            f"{_excerpt(rest)}: {error.message}{hint}",
             INVALID_PARAMETER_VALUE,
         ) from error
 

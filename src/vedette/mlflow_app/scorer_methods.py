@@ -6,6 +6,7 @@ import difflib
 import json
 import threading
 import uuid
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -185,22 +186,29 @@ class ScorerMethods:
     def _with_names_like(
         self, error: MlflowException, experiment_id: str, name: str
     ) -> MlflowException:
-        if error.error_code != _NOT_FOUND or "Scorer" not in error.message:
-            return error
-        names = {found.scorer_name for found in self._scorers(experiment_id)}
-        if name in names:  # it is the version that isn't there
-            return error
-        near = difflib.get_close_matches(name, names, n=3)
-        hint = (
-            f"Did you mean {' or '.join(repr(one) for one in near)}?"
-            if near
-            else f"Registered: {', '.join(sorted(names)) or 'none'}."
-        )
-        return MlflowException(f"{error.message} {hint}", RESOURCE_DOES_NOT_EXIST)
+        return with_names_like(error, name, lambda: self._scorers(experiment_id))
 
     def _scorers(self, experiment_id: str) -> list[ScorerVersion]:
         found: list[ScorerVersion] = self.list_scorers(experiment_id)  # type: ignore[attr-defined]
         return found
+
+
+def with_names_like(
+    error: MlflowException, name: str, registered: Callable[[], Iterable[ScorerVersion]]
+) -> MlflowException:
+    """The error that there is no scorer of this name, with names like it; any other as it is."""
+    if error.error_code != _NOT_FOUND or "Scorer" not in error.message:
+        return error
+    names = {found.scorer_name for found in registered()}
+    if name in names:  # it is the version that isn't there
+        return error
+    near = difflib.get_close_matches(name, names, n=3)
+    hint = (
+        f"Did you mean {' or '.join(repr(one) for one in near)}?"
+        if near
+        else f"Registered: {', '.join(sorted(names)) or 'none'}."
+    )
+    return MlflowException(f"{error.message} {hint}", RESOURCE_DOES_NOT_EXIST)
 
 
 def _require_self_contained(name: str, function: dict[str, Any]) -> None:

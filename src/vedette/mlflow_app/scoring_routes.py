@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vedette.mlflow_app.plane import TracePlane
+from vedette.mlflow_app.scorer_methods import with_names_like
 from vedette.mlflow_app.scoring_reads import ScoringReads
 from vedette.scoring.active import BUDGET_TAG, STRATA_TAG, cap_of
 from vedette.scoring.judges import asks_model
@@ -55,7 +56,12 @@ def scoring_routes(plane: TracePlane, reads: ScoringReads) -> list[Route]:
             )
         tag, check = _SETTINGS[what]
         value = check(body)
-        scorer = plane.control.get_scorer(experiment_id, name)
+        try:
+            scorer = plane.control.get_scorer(experiment_id, name)
+        except MlflowException as error:
+            raise with_names_like(
+                error, name, lambda: plane.control.list_scorers(experiment_id)
+            ) from error
         if what == "budget" and any(value is not None for value in value.values()):
             _require_judge(scorer)
         plane.control.set_experiment_tag(

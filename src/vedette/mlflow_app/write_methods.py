@@ -33,7 +33,7 @@ from vedette.intake.records import AssessmentRow
 from vedette.mlflow_app.experiments import require_possible
 from vedette.mlflow_app.plane import TracePlane
 from vedette.mlflow_app.starts import checked_row, experiment_of, started_info, trace_header
-from vedette.traces.assessments import assessment_entity
+from vedette.traces.assessments import assessment_entity, value_json
 
 _REVIEWED_TRACES_PER_QUERY = 500
 
@@ -135,7 +135,7 @@ class WriteMethods:
                 raise _invalid("Cannot update feedback value on an Expectation assessment.")
             changed = row.copy()
             if (given := expectation if expectation is not None else feedback) is not None:
-                changed["value"] = _json(given.value)
+                changed["value"] = _value(given.value, row["assessment_type"])
                 error = getattr(given, "error", None)
                 changed["error"] = _json(error.to_dictionary()) if error else None
             changed["aggregate_value"], changed["is_numeric_value"] = assessment_aggregate(
@@ -196,6 +196,13 @@ class WriteMethods:
             "Vedette keeps traces in Delta tables; MLflow's trace archival doesn't apply to them.",
             error_code=NOT_IMPLEMENTED,
         )
+
+
+def _value(value: Any, kind: str) -> str:
+    try:
+        return value_json(value, kind)
+    except (TypeError, ValueError) as error:
+        raise _invalid(f"An assessment's value can't be stored: {error}") from error
 
 
 def _json(value: Any) -> str:

@@ -6,12 +6,19 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Set
 from typing import Any
 
+from mlflow.entities import AssessmentSource
+from mlflow.exceptions import MlflowException
+
 from vedette.intake.records import AssessmentRow
+from vedette.traces.assessments import value_json
 from vedette.unicode import storable
 
 _MOST_ROWS = 100  # feedbacks of one call
+_ERROR_KEYS = frozenset({"error_code", "error_message", "stack_trace"})
+_MAY_LACK = frozenset({"error_message", "stack_trace"})
 _LONGEST = {"name": 250, "source_type": 50, "source_id": 250, "span_id": 50}
 
 
@@ -76,18 +83,18 @@ def _checked_row(row: Any) -> AssessmentRow:
         trace_id="",
         name=_text(row, "name"),
         assessment_type="feedback",
-        value=_json(row, "value") or "null",
-        error=_json(row, "error"),
+        value=_value(row),
+        error=_texts(row, "error", _ERROR_KEYS),
         created_timestamp=_time(row, "created_timestamp"),
         last_updated_timestamp=_time(row, "last_updated_timestamp"),
-        source_type=_text(row, "source_type"),
+        source_type=_source_type(row),
         source_id=_optional_text(row, "source_id") or "default",
         run_id=None,
         span_id=_optional_text(row, "span_id"),
         rationale=_optional_text(row, "rationale"),
         overrides=None,
         valid=True,
-        assessment_metadata=_json(row, "assessment_metadata"),
+        assessment_metadata=_texts(row, "assessment_metadata"),
         aggregate_value=aggregate,
         is_numeric_value=row.get("is_numeric_value") is True,
     )
@@ -109,17 +116,49 @@ def _optional_text(row: dict[str, Any], key: str) -> str | None:
     return value[: _LONGEST.get(key)]
 
 
-def _json(row: dict[str, Any], key: str) -> str | None:
-    """JSON as anybody can read it: no NaN, and no half of a surrogate pair, which JSON may carry as
-    an escape but no table, and no other JSON."""
+def _source_type(row: dict[str, Any]) -> str:
+    value = _text(row, "source_type")
+    try:
+        return str(AssessmentSource(value).source_type)
+    except MlflowException as error:
+        raise BadAnswer("source_type is none of MLflow's") from error
+
+
+def _value(row: dict[str, Any]) -> str:
+    try:
+        value_json(value := _json(row, "value"), "feedback")
+    except ValueError as error:
+        raise BadAnswer(f"value can't be stored: {error}") from error
+    return _written(value)
+
+
+def _texts(row: dict[str, Any], key: str, only: Set[str] | None = None) -> str | None:
+    """An object of texts, with no other keys than these: what it is read into has no others."""
+    value = _json(row, key)
+    if value is None:
+        return None
+    if not isinstance(value, dict) or (only is not None and value.keys() != only):
+        raise BadAnswer(f"{key} is not what it should be")
+    for name, text in value.items():
+        if not (isinstance(text, str) or (text is None and only and name in _MAY_LACK)):
+            raise BadAnswer(f"{name} in {key} is not a text")
+    return _written(value)
+
+
+def _json(row: dict[str, Any], key: str) -> Any:
     value = _optional_text(row, key)
     if value is None:
         return None
     try:
-        text = json.dumps(json.loads(value), allow_nan=False, ensure_ascii=False)
+        return json.loads(value)
     except (ValueError, RecursionError) as error:
         raise BadAnswer(f"{key} is not JSON") from error
-    return storable(text)
+
+
+def _written(value: Any) -> str:
+    """JSON as anybody can read it: no half of a surrogate pair, which JSON may carry as an escape
+    but no table, and no other JSON."""
+    return storable(json.dumps(value, ensure_ascii=False))
 
 
 def _time(row: dict[str, Any], key: str) -> int:

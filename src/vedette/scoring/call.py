@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import math
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,7 +109,6 @@ class ScorerCall:
         return Answer(rows)
 
     def _row(self, feedback: Feedback, place: _Place) -> AssessmentRow:
-        _require_finite(feedback.value, self._name)
         feedback.metadata = {
             **{str(key): str(value) for key, value in (feedback.metadata or {}).items()},
             **dict(place.metadata),
@@ -130,7 +127,7 @@ class ScorerCall:
                     for key, text in row.items()
                 },
             )
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise TypeError(
                 f"scorer {self._name!r} returned a {type(feedback.value).__name__}, which can't be "
                 f"stored: {error}"
@@ -166,16 +163,6 @@ def _text(error: BaseException) -> str:
         return str(error) or type(error).__name__
     except Exception:  # the scorer's own exception class: its __str__ may do anything
         return type(error).__name__
-
-
-def _require_finite(value: Any, name: str) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"scorer {name!r} returned {value}, which is not a number to average")
-    if isinstance(value, (dict, list)):
-        try:
-            json.dumps(value, allow_nan=False)
-        except ValueError as error:
-            raise ValueError(f"scorer {name!r} returned a value with NaN or infinity") from error
 
 
 def _return_plain_scalars(scorer: type[Scorer]) -> None:

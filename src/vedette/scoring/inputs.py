@@ -55,6 +55,8 @@ def read_payload(payload: bytes) -> Trace:
 
 
 def _trace(stored: dict[str, Any]) -> Trace:
+    if "unreadable" in stored:
+        raise ValueError(f"what is stored of the trace can't be read: {stored['unreadable']}")
     for span in stored["spans"]:
         translate_loaded_span_with_status(span)
     return Trace.from_dict({"info": stored["info"], "data": {"spans": stored["spans"]}})

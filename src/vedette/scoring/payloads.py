@@ -1,12 +1,14 @@
 """A trace or session as it goes to a worker: JSON text, put together from what is stored.
 
 ``{"info": <TraceInfo.to_dict()>, "spans": [<SqlSpan.content>, ...]}``. The engine never builds the
-spans: that is most of the work, and the worker does it.
+spans: that is most of the work, and the worker does it. ``{"unreadable": <why>}`` stands for a
+trace that can't be put so: its scorers say that, and other traces go on.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 
 from mlflow.entities import TraceInfo
@@ -20,6 +22,8 @@ from vedette.scoring.progress import Attempt
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import trace_infos
 from vedette.traces.matching import Contents
+
+logger = logging.getLogger(__name__)
 
 
 class Payloads:
@@ -108,7 +112,13 @@ class Payloads:
         for row, trace_id in traces.items():
             if info := infos.get(trace_id):
                 _locate_artifacts(info, locations)
-                found[row] = payload(info, contents.get(row, ()))
+                try:
+                    found[row] = payload(info, contents.get(row, ()))
+                except Exception as error:  # of whatever is stored: it is this trace's, not all's
+                    logger.exception(
+                        "trace %s can't be read, and is scored with an error", trace_id
+                    )
+                    found[row] = unreadable(error)
         return found
 
 
@@ -123,6 +133,11 @@ def session_payload(session_id: str, traces: Sequence[bytes]) -> bytes:
 def payload(info: TraceInfo, contents: Sequence[str]) -> bytes:
     """One trace for a worker, from its info and its spans' contents."""
     return f'{{"info":{json.dumps(info.to_dict())},"spans":[{",".join(contents)}]}}'.encode()
+
+
+def unreadable(error: Exception) -> bytes:
+    """One trace for a worker, which answers with this error."""
+    return json.dumps({"unreadable": str(error) or type(error).__name__}).encode()
 
 
 def _locate_artifacts(info: TraceInfo, locations: Mapping[str, str]) -> None:

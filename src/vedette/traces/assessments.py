@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import uuid
 from typing import Any
 
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.struct_pb2 import Value  # type: ignore[attr-defined]
 from mlflow.entities import Assessment, AssessmentError, AssessmentSource, Expectation, Feedback
 from mlflow.entities.assessment import IssueReference
 from mlflow.exceptions import MlflowException
@@ -14,12 +17,14 @@ from mlflow.store.tracking.utils.trace_analytics import assessment_aggregate
 
 from vedette.intake.records import AssessmentRow
 
+_DEEPEST = 80  # messages in each other; protobuf reads 100, and there are some around a value
+
 
 def assessment_row(assessment: Assessment, trace_id: str) -> AssessmentRow:
     """The row of a new assessment of a trace; an id is made if it has none.
 
     Raises:
-        TypeError, ValueError: the value or the metadata can't be written as JSON.
+        TypeError, ValueError: the value or the metadata can't be stored: see `value_json`.
     """
     now = int(time.time() * 1000)
     error: str | None = None
@@ -42,7 +47,7 @@ def assessment_row(assessment: Assessment, trace_id: str) -> AssessmentRow:
         trace_id=trace_id,
         name=assessment.name,
         assessment_type=kind,
-        value=json.dumps(value),
+        value=value_json(value, kind),
         error=error,
         created_timestamp=assessment.create_time_ms or now,
         last_updated_timestamp=assessment.last_update_time_ms or now,
@@ -57,6 +62,39 @@ def assessment_row(assessment: Assessment, trace_id: str) -> AssessmentRow:
         aggregate_value=aggregate,
         is_numeric_value=numeric,
     )
+
+
+def value_json(value: Any, kind: str) -> str:
+    """The value of an assessment as JSON, if MLflow can hand it out again: one that it can't would
+    make its trace unreadable.
+
+    Args:
+        value: of feedback or of an expectation, or an issue's fields.
+        kind: ``feedback``, ``expectation`` or ``issue``.
+
+    Raises:
+        TypeError: it isn't what JSON can hold.
+        ValueError: a number is not finite or beyond double precision's, or the value is nested too
+            deeply.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _require_double(value)
+    elif kind == "feedback" and isinstance(value, list | dict):  # expectations travel as text
+        try:
+            ParseDict(value, Value(), max_recursion_depth=_DEEPEST)
+        except (ParseError, OverflowError) as error:
+            raise ValueError(f"a value can't be carried in a message: {error}") from error
+        return json.dumps(value, allow_nan=False)
+    return json.dumps(value)
+
+
+def _require_double(number: float) -> None:
+    try:
+        finite = math.isfinite(number)
+    except OverflowError:
+        raise ValueError("a number is too large: 1.8e308 is the largest") from None
+    if not finite:
+        raise ValueError(f"{number} is no number that JSON can hold")
 
 
 def assessment_entity(row: AssessmentRow) -> Assessment:

@@ -6,6 +6,7 @@ DuckDB's terms, to the arithmetic of time buckets (floating point) and percentil
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _NS_PER_MS = 1_000_000
 # Times beyond this are beyond any value of a column; it keeps them within DuckDB's integers.
 _TIME_BOUND_MS = 2**64
 _MOST_POINTS = 2**62
+_MOST_AGGREGATIONS = 100  # each is a column with a state of its own for every group
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,8 @@ class MetricsQuery:
 
     Raises:
         MlflowException: INVALID_PARAMETER_VALUE, there is no such metric, or it doesn't have that
-            dimension or aggregation, or buckets are wanted without a time range.
+            dimension or aggregation, a percentile is no number, aggregations are over 100, or
+            buckets are wanted without a time range.
     """
 
     experiment_ids: Sequence[int]
@@ -142,6 +145,12 @@ class MetricsQuery:
             raise invalid(
                 "start_time_ms and end_time_ms are required if time_interval_seconds is set"
             )
+        if len(self.aggregations) > _MOST_AGGREGATIONS:
+            raise invalid(
+                f"aggregations has {len(self.aggregations)} entries, {_MOST_AGGREGATIONS} at most"
+            )
+        if any(math.isnan(one.percentile_value or 0.0) for one in self.aggregations):
+            raise invalid("percentile_value is NaN, not a number between 0 and 100")
 
 
 def query_metrics(
