@@ -83,6 +83,12 @@ def test_settings_of_an_unknown_scorer_are_answered_with_names_like_it(experimen
         assert refused.value.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
+def test_a_name_may_have_slashes(experiment: str) -> None:
+    register_judge("tone/new")
+    public.set_sampling_strata(experiment, "tone/new", [("attributes.status = 'ERROR'", 1.0)])
+    public.set_scoring_budget(experiment, "tone/new", dollars_per_day=1)
+
+
 def test_with_the_last_version_go_strata_and_budget(experiment: str) -> None:
     everything = {f"{tag}{name}" for tag in (STRATA_TAG, BUDGET_TAG) for name in ("nice", "kind")}
     for name in ("nice", "kind"):

@@ -82,7 +82,7 @@ def scoring_routes(plane: TracePlane, reads: ScoringReads) -> list[Route]:
 
     return [
         Route("/api/scorers", answer_scorers),
-        Route("/api/scorers/{experiment_id}/{name}/{what}", answer_put, methods=["PUT"]),
+        Route("/api/scorers/{experiment_id}/{name:path}/{what}", answer_put, methods=["PUT"]),
         Route("/api/explain/{trace_id}", answer_explain),
     ]
 
