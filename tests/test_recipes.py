@@ -292,7 +292,9 @@ def test_score_distribution(lake: RowsLake) -> None:
         lake.feedback(1, at, "relevant", value)
     for value in (0.11, 0.13, 0.9):
         lake.feedback(1, at, "grade", value)
-    found = [(row["scorer"], row["value"], row["scores"]) for row in answer(lake, "score_distribution")]
+    found = [
+        (row["scorer"], row["value"], row["scores"]) for row in answer(lake, "score_distribution")
+    ]
     assert found == [
         ("grade", "0.1", 2),
         ("grade", "0.9", 1),

@@ -82,7 +82,10 @@ FIRST = "WHERE events IS NOT NULL AND SIZE(events) > 0"
         ("time + INTERVAL 1 HOURS", datetime(2026, 3, 4, 6, 6, 7, tzinfo=UTC)),
         # Whole units, not boundaries crossed
         ("DATEDIFF(HOUR, TIMESTAMP '2026-01-01 00:59:00', TIMESTAMP '2026-01-01 02:00:00')", 1),
-        ("TIMESTAMPDIFF(MINUTE, TIMESTAMP '2026-01-01 00:00:59', TIMESTAMP '2026-01-01 00:01:00')", 0),
+        (
+            "TIMESTAMPDIFF(MINUTE, TIMESTAMP '2026-01-01 00:00:59', TIMESTAMP '2026-01-01 00:01:00')",
+            0,
+        ),
         ("DATEDIFF(DATE '2026-01-03', DATE '2026-01-01')", 2),
         ("UNIX_TIMESTAMP(time)", AT // SECOND),
         ("TIMESTAMP_MILLIS(1500)", datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)),

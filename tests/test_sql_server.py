@@ -60,7 +60,9 @@ def post(vedette: RunningVedette, body: Any, **headers: str) -> tuple[int, dict[
 def test_a_query_over_http(vedette: RunningVedette, named: str) -> None:
     status, answer = post(
         vedette,
-        {"sql": f"SELECT name, COUNT(*) AS n FROM mlflow_otel_spans WHERE name = '{named}' GROUP BY 1"},
+        {
+            "sql": f"SELECT name, COUNT(*) AS n FROM mlflow_otel_spans WHERE name = '{named}' GROUP BY 1"
+        },
     )
     assert status == 200
     assert answer["columns"] == [{"name": "name", "type": "string"}, {"name": "n", "type": "int64"}]
@@ -157,7 +159,9 @@ def place(request: pytest.FixtureRequest, vedette: RunningVedette) -> list[str]:
 
 
 def test_sql_on_the_command_line(named: str, place: list[str]) -> None:
-    query = f"SELECT name, COUNT(*) AS n FROM mlflow_otel_spans WHERE name = '{named}' GROUP BY name"
+    query = (
+        f"SELECT name, COUNT(*) AS n FROM mlflow_otel_spans WHERE name = '{named}' GROUP BY name"
+    )
     code, out, err = run("sql", query, *place)
     assert code == 0, err
     assert [line.split() for line in out.splitlines()] == [["name", "n"], [named, "3"]]

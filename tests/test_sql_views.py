@@ -41,7 +41,9 @@ def traces(lake: RowsLake, view: str = "mlflow_trace_unified") -> set[str]:
 def test_a_trace_that_came_by_otlp_is_what_its_spans_say(lake: RowsLake) -> None:
     attributes = {"mlflow.spanInputs": {"q": 1}, "mlflow.spanOutputs": "fine", "session.id": "s"}
     lake.span(1, AT, attributes=attributes, milliseconds=500)
-    lake.span(1, AT + SECOND, name="tool", root=False, attributes={"user.id": "u"}, milliseconds=700)
+    lake.span(
+        1, AT + SECOND, name="tool", root=False, attributes={"user.id": "u"}, milliseconds=700
+    )
     row = one(lake)
     assert row["request_time"] == datetime.fromtimestamp(AT // SECOND, UTC)
     assert (row["state"], row["execution_duration_ms"]) == ("OK", 1700)
@@ -117,12 +119,19 @@ def test_the_newest_version_of_an_assessment_counts(lake: RowsLake) -> None:
     lake.deleted_annotation(gone, 1, AT + MINUTE)
     lake.feedback(1, AT, "answer", "42", annotation_type="EXPECTATION", metadata='{"a": "b"}')
     lake.feedback(
-        1, AT, "step", 1, target_type="SPAN", target_id=f"{trace_id(1)}:{'0' * 15}7", error='{"c":1}'
+        1,
+        AT,
+        "step",
+        1,
+        target_type="SPAN",
+        target_id=f"{trace_id(1)}:{'0' * 15}7",
+        error='{"c":1}',
     )
     for view in VIEWS:
         row = one(lake, view)
         polite, step, answer = sorted(
-            row["assessments"], key=lambda a: ("polite", "step", "answer").index(a["assessment_name"])
+            row["assessments"],
+            key=lambda a: ("polite", "step", "answer").index(a["assessment_name"]),
         )
         assert polite["assessment_id"] == first
         assert polite["feedback"] == {"value": "true", "error": None}

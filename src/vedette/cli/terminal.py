@@ -53,9 +53,7 @@ def post(url: str | None, path: str, body: Any, seconds: float) -> tuple[bytes, 
     return _fetch(url, path, json.dumps(body).encode(), seconds)
 
 
-def _fetch(
-    url: str | None, path: str, body: bytes | None, seconds: float
-) -> tuple[bytes, Message]:
+def _fetch(url: str | None, path: str, body: bytes | None, seconds: float) -> tuple[bytes, Message]:
     base = (url or load_settings({}).settings.url).rstrip("/")
     try:
         request = Request(base + path, body, {"Content-Type": "application/json"})

@@ -92,7 +92,9 @@ def _from_json(node: exp.FromJson) -> exp.Expr:
         except (SqlglotError, ValueError):
             continue
         if kind.this != exp.DataType.Type.USERDEFINED:
-            return exp.Cast(this=exp.TryCast(this=node.this, to=exp.DataType.build("JSON")), to=kind)
+            return exp.Cast(
+                this=exp.TryCast(this=node.this, to=exp.DataType.build("JSON")), to=kind
+            )
     raise QueryRefused(f"from_json needs its type as a text, such as 'MAP<STRING, STRING>': {text}")
 
 

@@ -124,9 +124,7 @@ def _place_tables(query: exp.Query, schema: str | None) -> frozenset[str]:
         table.set("db", exp.to_identifier(schema))
         table.set("catalog", None)
     for column in query.find_all(exp.Column):  # main.default.t.x is t.x, as the table's alias is t
-        if column.args.get("db") is not None and resolve(
-            [part.name for part in column.parts[:-1]]
-        ):
+        if column.args.get("db") is not None and resolve([part.name for part in column.parts[:-1]]):
             column.set("db", None)
             column.set("catalog", None)
     return frozenset(names)

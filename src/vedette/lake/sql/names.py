@@ -34,4 +34,6 @@ def unknown(parts: Sequence[str]) -> str:
     """What to tell whoever named a table that isn't there."""
     near = difflib.get_close_matches(parts[-1].lower(), NAMES, n=1)
     hint = f"; did you mean {full_name(near[0])}?" if near else "."
-    return f"there is no table {'.'.join(parts)}{hint} There are: {', '.join(map(full_name, NAMES))}"
+    return (
+        f"there is no table {'.'.join(parts)}{hint} There are: {', '.join(map(full_name, NAMES))}"
+    )

@@ -137,7 +137,8 @@ class Guard:
             if not name.startswith(_OF_THE_SYSTEM)
         }
         self._builtin = {
-            name for (name,) in self._connection.execute(
+            name
+            for (name,) in self._connection.execute(
                 "SELECT view_name FROM duckdb_views() WHERE internal"
             ).fetchall()
         }
