@@ -1,4 +1,4 @@
-"""Every recipe over a week of traffic: ``python -m bench.recipes`` (minutes; ``--traces`` for less).
+"""Every recipe over a week of traffic: ``python -m bench.recipes`` (or ``--traces 10000``).
 
 The tables are written directly, hour by hour, and compacted as the engine does it: each finished
 day sorted, today's files as they came.

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ SELECT content FROM read_text('/proc/self/environ')
 SELECT (SELECT content FROM read_text('{secret}'))
 SELECT * FROM range(1) r, LATERAL (SELECT * FROM read_text('{secret}'))
 WITH a AS (SELECT * FROM read_text('{secret}')) SELECT * FROM a
+SELECT * FROM (WITH "{secret}" AS (SELECT 1) SELECT * FROM "{secret}") a, "{secret}" b
+SELECT * FROM (WITH "{data}" AS (SELECT 1) SELECT 1) a, '{data}' b
 SELECT 1 UNION ALL SELECT length(content) FROM read_text('{secret}')
 SELECT * FROM range(1) WHERE EXISTS (SELECT 1 FROM read_text('{secret}'))
 SELECT * FROM range(1) ORDER BY (SELECT count(*) FROM glob('/*'))
@@ -97,6 +100,10 @@ SELECT pg_sleep(1)
 SELECT sleep_ms(1000)
 SELECT write_log('x')
 SELECT nextval('x')
+SELECT version()
+SELECT json_serialize_plan('SELECT * FROM read_parquet(''{data}'')')
+SELECT finalize('x'::BLOB)
+SELECT __internal_decompress_string(1::UBIGINT)
 """.strip().splitlines()
 WRITES = """
 COPY (SELECT 1) TO '{out}.csv'
@@ -223,13 +230,13 @@ def test_the_parse_tree_of_harmless_queries_passes() -> None:
     guard = Guard(duckdb.connect())
     for query in (
         "SELECT 1",
-        "WITH a AS (SELECT * FROM lake.mlflow_otel_spans) SELECT count(*), a.name FROM a GROUP BY 2",
+        "WITH a AS (SELECT * FROM lake.mlflow_otel_spans) SELECT max(time), name FROM a GROUP BY 2",
         "SELECT * FROM lake.mlflow_otel_spans s, unnest(s.events) e(e) WHERE e.name ILIKE 'a%'",
-        "WITH RECURSIVE r AS (SELECT 1 i UNION ALL SELECT i + 1 FROM r WHERE i < 9) SELECT * FROM r",
+        "WITH RECURSIVE r AS (SELECT 1 i UNION ALL SELECT i + 1 FROM r WHERE i < 9) FROM r",
         "SELECT attributes ->> '$.a', CAST(attributes AS JSON)::MAP(VARCHAR, VARCHAR), now()"
         " FROM lake.mlflow_otel_spans ORDER BY 1 DESC LIMIT 3",
         "SELECT list_filter([1, 2], lambda x: x > 1), {'a': 1}.a, [x FOR x IN [1, 2] IF x > 1]",
-        "SELECT sum(i) OVER (ORDER BY i), quantile_cont(i, 0.5) FILTER (i > 1) OVER () FROM range(9) t(i)",
+        "SELECT sum(i) OVER (ORDER BY i), quantile_cont(i, 0.5) FILTER (i > 1) FROM range(9) t(i)",
     ):
         guard.require_harmless(query, NAMES)
 
@@ -298,12 +305,11 @@ def test_the_process_has_none_of_our_environment(ground: Ground) -> None:
         assert SECRET not in str(process.environ())
 
 
-# Bombs: (query, seconds it may take)
 BOMBS = """
 SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE hash(a.range, b.range) = 1
-SELECT count(*) FROM range(100000) a, range(100000) b, range(100000) c WHERE a.range + b.range > c.range
+SELECT count(*) FROM range(100000) a, range(100000) b, range(100000) c WHERE a.range > c.range
 WITH RECURSIVE r AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM r) SELECT count(*) FROM r
-WITH RECURSIVE r AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM r, range(1000)) SELECT count(*) FROM r
+WITH RECURSIVE r AS (SELECT 1 AS i UNION ALL SELECT i FROM r, range(1000)) SELECT count(*) FROM r
 SELECT list(range) FROM range(10000000000)
 SELECT len(range(100000000000))
 SELECT length(repeat('x', 4000000000))
@@ -311,7 +317,7 @@ SELECT string_agg(repeat('x', 1000000), '') FROM range(100000)
 SELECT list_sort(range(2000000000))
 SELECT count(DISTINCT hash(range)) FROM range(10000000000)
 SELECT a.range FROM range(1000000000) a ORDER BY hash(a.range) LIMIT 1
-SELECT regexp_replace(repeat('a', 100000000), '(a|aa)+', 'b', 'g')
+SELECT levenshtein(repeat('x', 1000000), repeat('y', 1000000))
 SELECT map_from_entries(list({'key': range, 'value': repeat('x', 1000)})) FROM range(100000000)
 SELECT histogram(repeat('x', 1000) || range) FROM range(100000000)
 SELECT repeat('x', 1000000) FROM range(1000)
@@ -323,7 +329,7 @@ def test_a_bomb_is_stopped_and_nothing_else_suffers(bomb: str, ground: Ground) -
     used = psutil.Process().memory_info().rss
     began = time.monotonic()
     with pytest.raises(QueryRefused, match=r"took more than|larger than|may use|out of range"):
-        ground.lake.engine.run(bomb, dialect="duckdb", seconds=3, max_rows=1_000_000)
+        ground.lake.engine.run(bomb, dialect="duckdb", seconds=2, max_rows=1_000_000)
     assert time.monotonic() - began < 8
     assert psutil.Process().memory_info().rss - used < 600 << 20
     assert ground.lake.rows("SELECT COUNT(*) AS n FROM mlflow_otel_spans") == [{"n": 1}]
@@ -332,7 +338,7 @@ def test_a_bomb_is_stopped_and_nothing_else_suffers(bomb: str, ground: Ground) -
 def test_a_huge_result_is_cut_off_at_once(ground: Ground) -> None:
     began = time.monotonic()
     answer = ground.lake.engine.run(
-        "SELECT a.range FROM range(1000000000) a, range(1000000000) b", dialect="duckdb", max_rows=7
+        "SELECT a.range FROM range(1000000) a, range(1000000) b", dialect="duckdb", max_rows=7
     )
     assert answer.table.num_rows == 7
     assert answer.truncated
@@ -340,11 +346,11 @@ def test_a_huge_result_is_cut_off_at_once(ground: Ground) -> None:
 
 
 def test_a_long_query_holds_up_no_other(ground: Ground) -> None:
-    bomb = threading.Thread(
-        target=lambda: pytest.raises(
-            QueryRefused, ground.lake.engine.run, BOMBS[0], dialect="duckdb", seconds=6
-        )
-    )
+    def run_long() -> None:
+        with suppress(QueryRefused):
+            ground.lake.engine.run(BOMBS[0], dialect="duckdb", seconds=4)
+
+    bomb = threading.Thread(target=run_long)
     bomb.start()
     time.sleep(0.5)
     began = time.monotonic()
@@ -365,10 +371,9 @@ def test_a_long_query_holds_up_no_other(ground: Ground) -> None:
         ("", {}),
         ("SELECT " + "(" * 5000 + "1" + ")" * 5000, {}),
         ("SELECT " + "1 + " * 20000 + "1", {}),
-        ("SELECT '\x00'", {}),
         ("\ud800", {}),
     ],
-    ids=range(11),
+    ids=range(10),
 )
 def test_nonsense_is_refused(query: str, limits: dict[str, Any], ground: Ground) -> None:
     with pytest.raises(QueryRefused):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,7 @@ FIRST = "WHERE events IS NOT NULL AND SIZE(events) > 0"
         ("time + INTERVAL 1 HOURS", datetime(2026, 3, 4, 6, 6, 7, tzinfo=UTC)),
         # Whole units, not boundaries crossed
         ("DATEDIFF(HOUR, TIMESTAMP '2026-01-01 00:59:00', TIMESTAMP '2026-01-01 02:00:00')", 1),
-        (
-            "TIMESTAMPDIFF(MINUTE, TIMESTAMP '2026-01-01 00:00:59', TIMESTAMP '2026-01-01 00:01:00')",
-            0,
-        ),
+        ("TIMESTAMPDIFF(MINUTE, TIMESTAMP '2026-01-01 00:00:59', DATE '2026-01-02')", 1439),
         ("DATEDIFF(DATE '2026-01-03', DATE '2026-01-01')", 2),
         ("UNIX_TIMESTAMP(time)", AT // SECOND),
         ("TIMESTAMP_MILLIS(1500)", datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)),
@@ -206,10 +204,8 @@ def test_duckdb_s_own_dialect(lake: RowsLake) -> None:
 @given(text=st.text(max_size=200), dialect=st.sampled_from(["databricks", "duckdb"]))
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_translated_or_refused(text: str, dialect: str) -> None:
-    try:
+    with suppress(QueryRefused):
         translate(text, dialect)
-    except QueryRefused:
-        pass
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))

@@ -62,14 +62,18 @@ def test_files_that_compaction_has_replaced_are_not_read(lake: RowsLake, tmp_pat
     assert lake.rows(COUNT) == [{"rows": 20, "traces": 20}]
 
 
+IDS = ("record_id", "span_id", "annotation_id", "decision_id")
+
+
 def text_columns(schema: pa.Schema) -> list[str]:
     """The texts of a table, also in structs, that may be NULL."""
-    ids = ("record_id", "span_id", "annotation_id", "decision_id")
     found = [field.name for field in schema if pa.types.is_string(field.type)]
     for field in schema:
         if pa.types.is_struct(field.type):
-            found += [f"{field.name}.{part.name}" for part in field.type if part.type == pa.string()]
-    return [name for name in found if name not in ids]
+            found += [
+                f"{field.name}.{part.name}" for part in field.type if part.type == pa.string()
+            ]
+    return [name for name in found if name not in IDS]
 
 
 def test_null_is_told_from_a_text_that_is_always_the_same(lake: RowsLake, tmp_path: Path) -> None:
@@ -80,10 +84,7 @@ def test_null_is_told_from_a_text_that_is_always_the_same(lake: RowsLake, tmp_pa
         for segment in range(20):
             rows: list[dict[str, Any]] = []
             for number in range(6):
-                row: dict[str, Any] = {
-                    name: f"{segment}-{number}"
-                    for name in ("record_id", "span_id", "annotation_id", "decision_id")
-                }
+                row: dict[str, Any] = dict.fromkeys(IDS, f"{segment}-{number}")
                 row |= {"received_at": 0, PARTITION: 0, "attempts": 1, "events": [], "links": []}
                 for name in texts:
                     place, _, part = name.rpartition(".")

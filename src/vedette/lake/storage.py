@@ -219,7 +219,9 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     """How files with these columns are written, for pyarrow's Parquet writer."""
     known = set(schema.names)
     dictionaries = [c for c in _DICTIONARY_COLUMNS if c.split(".")[0] in known]
-    numbers = [c.name for c in schema if not (pa.types.is_string(c.type) or pa.types.is_nested(c.type))]
+    numbers = [
+        c.name for c in schema if not (pa.types.is_string(c.type) or pa.types.is_nested(c.type))
+    ]
     return {
         "compression": "zstd",
         "compression_level": 1,

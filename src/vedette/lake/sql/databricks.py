@@ -86,7 +86,7 @@ def _from_json(node: exp.FromJson) -> exp.Expr:
     """A cast; text that is no JSON gives NULL, as in Databricks."""
     schema = node.args.get("expression")
     text = schema.name if isinstance(schema, exp.Literal) else ""
-    for form in (text, f"STRUCT<{text}>"):
+    for form in (text, f"STRUCT<{text}>") if text.strip() else ():
         try:
             kind = exp.DataType.build(form, dialect="databricks")
         except (SqlglotError, ValueError):
@@ -95,7 +95,7 @@ def _from_json(node: exp.FromJson) -> exp.Expr:
             return exp.Cast(
                 this=exp.TryCast(this=node.this, to=exp.DataType.build("JSON")), to=kind
             )
-    raise QueryRefused(f"from_json needs its type as a text, such as 'MAP<STRING, STRING>': {text}")
+    raise QueryRefused("from_json needs its type as a text, such as 'MAP<STRING, STRING>'")
 
 
 def _unknown_to_sqlglot(node: exp.Anonymous) -> exp.Expr:

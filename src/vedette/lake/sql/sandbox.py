@@ -25,6 +25,7 @@ Layer 3 must come before DuckDB starts its threads: Landlock binds a thread and 
 from __future__ import annotations
 
 import os
+import re
 import resource
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -57,7 +58,13 @@ _IMPURE = {
     *("get_current_time", "get_current_timestamp", "transaction_timestamp"),
     *("random", "uuid", "uuidv4", "uuidv7", "gen_random_uuid"),
 }
-_OF_THE_SYSTEM = ("pg_", "has_", "current_", "session_", "duckdb_", "json_execute", "icu_")
+_PLAIN_NAME = re.compile(r"[\w $-]+")  # no path of a file
+_OF_THE_SYSTEM = (
+    *("pg_", "has_", "current_", "session_", "duckdb_", "inet_", "icu_", "__internal"),
+    *("json_execute", "json_serialize", "json_deserialize", "get_block_size", "version", "user"),
+    # They take bytes of DuckDB's own memory as they are given
+    *("finalize", "combine", "to_aggregate_state", "index_key"),
+)
 
 _CGROUPS = (Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))  # DuckDB reads its limits there
 _ADDRESS_SPACE = 2 * MEMORY_BYTES  # beyond what there is before; some of DuckDB's isn't counted
@@ -164,8 +171,9 @@ class Guard:
             raise QueryRefused("one query at a time, please")
         nodes = list(_walk(tree["statements"]))
         with_names = {entry["key"].lower() for node in nodes for entry in _with(node)}
-        if hidden := with_names & self._builtin:
-            raise QueryRefused(f"{hidden.pop()} is DuckDB's own: give it another name")
+        for name in with_names:  # where it isn't in scope, DuckDB takes it for something else
+            if name in self._builtin or not _PLAIN_NAME.fullmatch(name):
+                raise QueryRefused(f"{name} can't be a name in WITH; give it another one")
         for node in nodes:
             self._require_node(node, names, with_names)
 
@@ -173,9 +181,10 @@ class Guard:
         self, node: dict[str, Any], names: Collection[str], with_names: Collection[str]
     ) -> None:
         kind = node.get("type")
-        if "class" not in node and isinstance(kind, str) and kind not in _NODES:
-            if not kind.endswith("_TYPE_INFO"):  # what a column's type says more of itself
-                raise QueryRefused(f"{kind} can't be part of a query here")
+        is_expression = "class" in node or not isinstance(kind, str)
+        # _TYPE_INFO: what a column's type says more of itself
+        if not is_expression and kind not in _NODES and not str(kind).endswith("_TYPE_INFO"):
+            raise QueryRefused(f"{kind} can't be part of a query here")
         if kind == "BASE_TABLE":
             self._require_table(node, names, with_names)
         elif kind == "TABLE_FUNCTION":
