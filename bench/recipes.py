@@ -22,6 +22,7 @@ from bench.results import Table, record
 from vedette.lake.compaction import Compactor
 from vedette.lake.recipes import recipes
 from vedette.lake.sql.engine import SqlEngine
+from vedette.lake.sql.formats import from_arrow
 from vedette.lake.table import Lake, LakeTable
 from vedette.named_sql import statements
 
@@ -67,7 +68,7 @@ def measure(engine: SqlEngine, sql: str, repeats: int) -> tuple[list[float], int
     times, rows = [], 0
     for _ in range(repeats + 1):
         began = time.monotonic()
-        rows = engine.run(sql, seconds=120).table.num_rows
+        rows = from_arrow(engine.run(sql, seconds=120).content).num_rows
         times.append((time.monotonic() - began) * 1000)
     return times[1:], rows
 

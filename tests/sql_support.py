@@ -14,6 +14,7 @@ from lake_support import JOURNAL, open_lake
 from vedette.lake.row_tables import MICROSECONDS_PER_DAY, table_of
 from vedette.lake.schemas import PARTITION
 from vedette.lake.sql.engine import SqlEngine
+from vedette.lake.sql.formats import from_arrow
 
 SECOND = 10**6  # times are microseconds since the epoch, as in the tables
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
@@ -46,9 +47,13 @@ class RowsLake:
 
     def rows(self, query: str, **options: Any) -> list[dict[str, Any]]:
         """A query's result."""
-        answer = self.engine.run(query, **options)
-        found: list[dict[str, Any]] = answer.table.to_pylist(maps_as_pydicts="lossy")
+        table = self.table(query, **options)
+        found: list[dict[str, Any]] = table.to_pylist(maps_as_pydicts="lossy")
         return found
+
+    def table(self, query: str, **options: Any) -> pa.Table:
+        """A query's result as Arrow has it."""
+        return from_arrow(self.engine.run(query, **options).content)
 
     def commit(self) -> None:
         """Append what was collected to the tables."""

@@ -22,6 +22,7 @@ import pytest
 
 from sql_support import RowsLake, hour_ago
 from vedette.lake.sql.errors import QueryRefused
+from vedette.lake.sql.formats import from_arrow
 from vedette.lake.sql.names import NAMES
 from vedette.lake.sql.sandbox import Guard
 
@@ -100,6 +101,11 @@ SELECT pg_sleep(1)
 SELECT sleep_ms(1000)
 SELECT write_log('x')
 SELECT nextval('x')
+SELECT * FROM text.`/etc/passwd`
+SELECT * FROM parquet.`{data}`
+SELECT * FROM delta.`{lake}/mlflow_otel_spans`
+SELECT * FROM read_files('/etc/passwd', format => 'text')
+SELECT java_method('java.lang.Runtime', 'getRuntime')
 SELECT version()
 SELECT json_serialize_plan('SELECT * FROM read_parquet(''{data}'')')
 SELECT finalize('x'::BLOB)
@@ -335,12 +341,19 @@ def test_a_bomb_is_stopped_and_nothing_else_suffers(bomb: str, ground: Ground) -
     assert ground.lake.rows("SELECT COUNT(*) AS n FROM mlflow_otel_spans") == [{"n": 1}]
 
 
+def test_a_text_that_takes_forever_to_translate_is_stopped(ground: Ground) -> None:
+    text = "SELECT " + "STRUCT(" * 40 + "1 AS a" + ")" * 40
+    with pytest.raises(QueryRefused, match="took more than 2 s"):
+        ground.lake.engine.run(text, seconds=2)
+    assert ground.lake.rows("SELECT COUNT(*) AS n FROM mlflow_otel_spans") == [{"n": 1}]
+
+
 def test_a_huge_result_is_cut_off_at_once(ground: Ground) -> None:
     began = time.monotonic()
     answer = ground.lake.engine.run(
         "SELECT a.range FROM range(1000000) a, range(1000000) b", dialect="duckdb", max_rows=7
     )
-    assert answer.table.num_rows == 7
+    assert from_arrow(answer.content).num_rows == 7
     assert answer.truncated
     assert time.monotonic() - began < 5
 

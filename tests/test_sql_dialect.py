@@ -61,6 +61,7 @@ FIRST = "WHERE events IS NOT NULL AND SIZE(events) > 0"
         ("FROM_JSON(attributes:a, 'STRUCT<b: ARRAY<STRING>>').b[1]", "y"),
         ("FROM_JSON(attributes:a, 'b ARRAY<STRING>').b[0]", "x"),
         ("FROM_JSON('{\"k\": 1}', 'MAP<STRING, STRING>')['k']", "1"),
+        ('FROM_JSON(\'{"k": "x", "other": 1}\', \'k INT, m STRING\')', {"k": None, "m": None}),
         ("FROM_JSON('no json', 'MAP<STRING, STRING>')", None),
         ("EXISTS(events, e -> e.name = 'exception')", True),
         ("EXISTS(events, e -> e.name = 'other')", False),
@@ -159,7 +160,7 @@ def test_an_expression_means_what_it_does_in_databricks(
 def test_a_query_means_what_it_does_in_databricks(
     lake: RowsLake, query: str, expected: list[Any]
 ) -> None:
-    table = lake.engine.run(query).table
+    table = lake.table(query)
     assert [tuple(row.values()) for row in _renamed(table).to_pylist()] == expected
 
 
@@ -171,7 +172,7 @@ def _renamed(table: Any) -> Any:
     ("query", "said"),
     [
         ("SELEC 1", "doesn't parse"),
-        ("", "0 statements"),
+        ("", "no query"),
         ("SELECT 1; SELECT 2", "2 statements"),
         ("DELETE FROM mlflow_otel_spans", "only queries"),
         ("SHOW TABLES", "only queries"),

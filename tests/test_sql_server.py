@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import socket
 import subprocess
 import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 import mlflow
 import pyarrow as pa
@@ -90,7 +93,7 @@ def test_all_kinds_of_values_can_be_sent(vedette: RunningVedette) -> None:
         ({"sql": 1}, "must be an object"),
         ({"sql": "SELEC 1"}, "doesn't parse"),
         ({"sql": "SELECT 1", "rows": 1}, "rows is not one of"),
-        ({"sql": "SELECT 1", "format": "xml"}, "neither json nor arrow"),
+        ({"sql": "SELECT 1", "format": "xml"}, "there is no format"),
         ({"sql": "SELECT 1", "dialect": "mysql"}, "there is no dialect"),
         ({"sql": "SELECT 1", "dialect": []}, "there is no dialect"),
         ({"sql": "SELECT 1", "max_rows": "many"}, "max_rows"),
@@ -106,6 +109,31 @@ def test_a_bad_request_is_a_400_that_says_why(
     assert status == 400
     assert said in answer["message"]
     assert "Traceback" not in str(answer)
+
+
+def test_a_large_body_is_refused(vedette: RunningVedette) -> None:
+    status, answer = post(vedette, {"sql": "SELECT 1", "dialect": "x" * (1 << 20)})
+    assert status == 413
+    assert "larger than 1 MiB" in answer["message"]
+    status, answer = post(vedette, {"sql": f"SELECT '{'x' * 100_000}'"})
+    assert status == 400
+    assert "longer than 100,000 characters" in answer["message"]
+
+
+def test_results_that_nobody_fetches_take_up_turns_not_more(vedette: RunningVedette) -> None:
+    body = json.dumps({"sql": "SELECT repeat('x', 40000000) AS x", "dialect": "duckdb"}).encode()
+    head = f"POST /api/sql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
+    head += "Content-Type: application/json\r\n\r\n"
+    place = urlsplit(vedette.url)
+    with ExitStack() as stack:
+        for _ in range(8):
+            waiting = stack.enter_context(
+                socket.create_connection((place.hostname or "", place.port or 0))
+            )
+            waiting.sendall(head.encode() + body)
+        vedette.wait_until(lambda: post(vedette, {"sql": "SELECT 1"})[0] == 429)
+        assert vedette.health()["status"] == "ok"
+    vedette.wait_until(lambda: post(vedette, {"sql": "SELECT 1"})[0] == 200)
 
 
 def test_another_site_s_form_is_refused(vedette: RunningVedette) -> None:

@@ -46,7 +46,10 @@ def sql(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Query the tables: main.default.mlflow_otel_spans, ..._otel_annotations, and others.
+    """Query the tables mlflow_otel_spans, mlflow_otel_annotations and mlflow_monitor_decisions.
+
+    Views have one row per trace: mlflow_trace_unified, and mlflow_trace_metadata without the spans.
+    All may be named in full, main.default.mlflow_otel_spans.
 
     A query sees one version of each table, can only read, and is stopped when it takes too long or
     too much. What there is to query: see docs/sql.md.
@@ -151,6 +154,7 @@ def _read_directory(
 
     from vedette.lake.sql.engine import SqlEngine
     from vedette.lake.sql.errors import QueryRefused
+    from vedette.lake.sql.formats import from_arrow
     from vedette.lake.storage import LakeUnavailable
     from vedette.lake.table import Lake
 
@@ -161,12 +165,12 @@ def _read_directory(
             answer = engine.run(text, dialect=dialect, max_rows=max_rows, seconds=seconds)
         except (QueryRefused, LakeUnavailable) as error:
             fail(str(error), FAILED)
-    return answer.table, answer.truncated
+    return from_arrow(answer.content), answer.truncated
 
 
 def _print(table: pa.Table, form: str) -> None:
     from vedette.lake.sql.errors import QueryRefused
-    from vedette.lake.sql.formats import json_document, to_cells, to_csv, to_json, to_parquet
+    from vedette.lake.sql.formats import to_cells, to_csv, to_json, to_parquet
 
     if form == "parquet":
         if sys.stdout.isatty():
@@ -178,6 +182,6 @@ def _print(table: pa.Table, form: str) -> None:
     elif form == "csv":
         print(to_csv(table), end="")
     elif form == "json":
-        print(to_json(json_document(table)).decode())
+        print(to_json(table).decode())
     else:
         print_rows(to_cells(table))

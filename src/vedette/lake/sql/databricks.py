@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
@@ -83,7 +84,7 @@ def _seconds(node: exp.StrToUnix) -> exp.Expr:
 
 
 def _from_json(node: exp.FromJson) -> exp.Expr:
-    """A cast; text that is no JSON gives NULL, as in Databricks."""
+    """Keys that the type doesn't name are left out; what doesn't fit it, and no JSON, is NULL."""
     schema = node.args.get("expression")
     text = schema.name if isinstance(schema, exp.Literal) else ""
     for form in (text, f"STRUCT<{text}>") if text.strip() else ():
@@ -92,10 +93,19 @@ def _from_json(node: exp.FromJson) -> exp.Expr:
         except (SqlglotError, ValueError):
             continue
         if kind.this != exp.DataType.Type.USERDEFINED:
-            return exp.Cast(
-                this=exp.TryCast(this=node.this, to=exp.DataType.build("JSON")), to=kind
-            )
+            shape = exp.Literal.string(orjson.dumps(_shape(kind)).decode())
+            value = exp.TryCast(this=node.this, to=exp.DataType.build("JSON"))
+            return _call("JSON_TRANSFORM", value, shape)
     raise QueryRefused("from_json needs its type as a text, such as 'MAP<STRING, STRING>'")
+
+
+def _shape(kind: exp.DataType) -> Any:
+    """A type as DuckDB's JSON_TRANSFORM wants it: arrays and structs as JSON, others by name."""
+    if kind.this == exp.DataType.Type.STRUCT:
+        return {part.name: _shape(part.args["kind"]) for part in kind.expressions}
+    if kind.this == exp.DataType.Type.ARRAY:
+        return [_shape(kind.expressions[0])]
+    return kind.sql("duckdb")
 
 
 def _unknown_to_sqlglot(node: exp.Anonymous) -> exp.Expr:

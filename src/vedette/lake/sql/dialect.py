@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import ErrorLevel, SqlglotError
+from sqlglot.errors import ErrorLevel
 
 from vedette.lake.sql.databricks import to_duckdb
 from vedette.lake.sql.errors import QueryRefused
@@ -42,8 +42,6 @@ def translate(text: str, dialect: str = "databricks") -> Translation:
         QueryRefused: it doesn't parse, is no query, is several, names a table that isn't there, or
             says something that DuckDB has no words for.
     """
-    if dialect not in DIALECTS:
-        raise QueryRefused(f"there is no dialect {dialect!r}; there are {' and '.join(DIALECTS)}")
     if len(text) > _MOST_CHARACTERS:
         raise QueryRefused(f"the query is longer than {_MOST_CHARACTERS:,} characters")
     query = parse(text, dialect)
@@ -76,7 +74,7 @@ def in_dialect(text: str, dialect: str) -> str:
 def _written(query: exp.Query, dialect: str, **options: bool) -> str:
     try:
         return query.sql(dialect, unsupported_level=ErrorLevel.RAISE, **options)
-    except (SqlglotError, ValueError, RecursionError) as error:
+    except Exception as error:  # sqlglot stumbles over some texts, in whatever way
         raise QueryRefused(f"{dialect} has no words for this: {_told(error)}") from error
 
 
@@ -88,17 +86,18 @@ def parse(text: str, dialect: str) -> exp.Query:
     """
     try:
         found = [one for one in sqlglot.parse(text, read=dialect) if one is not None]
-    except (SqlglotError, ValueError, RecursionError) as error:
+    except Exception as error:  # sqlglot stumbles over some texts, in whatever way
         raise QueryRefused(f"the query doesn't parse: {_told(error)}") from error
+    if not found:
+        raise QueryRefused("there is no query in this text")
     if len(found) != 1:
         raise QueryRefused(f"one query at a time, please: this is {len(found)} statements")
     (query,) = found
     if isinstance(query, exp.Values):
         query = exp.select("*").from_(query)
     if not isinstance(query, exp.Query):
-        raise QueryRefused(
-            f"only queries (SELECT ...) can be run, and this is {type(query).__name__.upper()}"
-        )
+        what = query.name if isinstance(query, exp.Command) else type(query).__name__
+        raise QueryRefused(f"only queries (SELECT ...) can be run, and this is {what.upper()}")
     return query
 
 

@@ -1,41 +1,22 @@
-"""Queries over the lake: translated, given a snapshot to read, run in a sandbox."""
+"""Queries over the lake: each in a process of its own, which is given a snapshot to read."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import lru_cache
-from typing import NamedTuple
 
-import pyarrow as pa
-
-from vedette.lake.sql.dialect import Translation, translate
+from vedette.lake.sql.dialect import DIALECTS
 from vedette.lake.sql.errors import QueryRefused
-from vedette.lake.sql.formats import from_arrow
-from vedette.lake.sql.names import TABLES, VIEWS
 from vedette.lake.sql.pool import Pool
 from vedette.lake.sql.snapshot import Snapshots
-from vedette.lake.sql.views import view_query
+from vedette.lake.sql.worker import Question, Result
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
 
+FORMS = ("arrow", "json")
 DEFAULT_ROWS, MOST_ROWS = 10_000, 1_000_000
 DEFAULT_SECONDS, MOST_SECONDS = 30.0, 300.0
 _AT_ONCE = 2
 _ATTEMPTS = 3
-
-
-class Answer(NamedTuple):
-    """A query's result.
-
-    Attributes:
-        table: its rows; instants in UTC.
-        truncated: there are more rows than were asked for.
-        milliseconds: how long it ran.
-    """
-
-    table: pa.Table
-    truncated: bool
-    milliseconds: float
 
 
 class SqlEngine:
@@ -50,13 +31,16 @@ class SqlEngine:
         text: str,
         *,
         dialect: str = "databricks",
+        form: str = "arrow",
         max_rows: int = DEFAULT_ROWS,
         seconds: float = DEFAULT_SECONDS,
-    ) -> Answer:
+    ) -> Result:
         """Run one query on the newest version of the tables.
 
         Args:
             dialect: ``databricks`` or ``duckdb``.
+            form: of the result: ``arrow``, a stream of rows with instants in UTC, or ``json``, an
+                object with ``columns``, ``rows``, ``truncated`` and ``milliseconds``.
             max_rows: of the result; at most 1,000,000.
             seconds: how long it may take; at most 300.
 
@@ -67,45 +51,31 @@ class SqlEngine:
         """
         _require_limit("max_rows", max_rows, MOST_ROWS)
         _require_limit("seconds", seconds, MOST_SECONDS)
-        query = translate(text, dialect)
-        views = {name: _view(name) for name in query.names if name in VIEWS}
-        names = query.names.union(*(view.names for view in views.values())) & TABLES.keys()
+        if dialect not in DIALECTS:
+            raise QueryRefused(
+                f"there is no dialect {dialect!r}; there are {' and '.join(DIALECTS)}"
+            )
+        if form not in FORMS:
+            raise QueryRefused(f"there is no format {form!r}; there are {' and '.join(FORMS)}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise QueryRefused(
+                "the query has half a surrogate pair, which is no character"
+            ) from None
+        question = Question(text, dialect, form, int(max_rows))
         for _ in range(_ATTEMPTS):
-            try:
-                files = self._snapshots.take(names)
-            except FileNotFoundError:
-                continue  # compacted and removed between the look at the log and the fetch
-            request = {
-                "sql": query.sql,
-                "files": files.paths,
-                "partitioned": files.partitioned,
-                "views": {name: view.sql for name, view in views.items()},
-                "max_rows": max_rows,
-            }
-            outcome = self._pool.run(request, files.directories, seconds)
-            if outcome.result is not None:
-                table = _with_integers(from_arrow(outcome.result))
-                return Answer(table, outcome.truncated, outcome.milliseconds)
+            # A file may be compacted and removed between the look at the log and the read
+            with suppress(FileNotFoundError):
+                directories = self._snapshots.directories
+                result = self._pool.run(question, directories, self._snapshots.take, seconds)
+                if result is not None:
+                    return result
         raise LakeUnavailable("files of the lake are not where its log says")
 
     def close(self) -> None:
         """End the processes that queries run in."""
         self._pool.close()
-
-
-@lru_cache
-def _view(name: str) -> Translation:
-    return translate(view_query(name), "databricks")
-
-
-def _with_integers(table: pa.Table) -> pa.Table:
-    """Sums of integers as integers where they fit: DuckDB has them as decimals of 38 digits."""
-    for index, field in enumerate(table.schema):
-        if field.type == pa.decimal128(38, 0):
-            with suppress(pa.ArrowInvalid):
-                column = table.column(index).cast(pa.int64())
-                table = table.set_column(index, field.with_type(pa.int64()), column)
-    return table
 
 
 def _require_limit(name: str, value: float, most: float) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vedette.lake.sql.errors import QueryRefused
 
@@ -32,17 +32,22 @@ def from_arrow(content: bytes) -> pa.Table:
     return pa.ipc.open_stream(content).read_all()
 
 
-def json_document(table: pa.Table) -> dict[str, Any]:
-    """``columns`` (name and Arrow type of each) and ``rows`` (lists of values)."""
-    return {
-        "columns": [{"name": field.name, "type": str(field.type)} for field in table.schema],
-        "rows": _rows(table),
-    }
+def to_json(table: pa.Table, more: Mapping[str, Any] | None = None) -> bytes:
+    """An object with ``columns`` (name and Arrow type of each) and ``rows`` (lists of values).
+
+    What JSON has no form for (large decimals, bytes, intervals) is text.
+
+    Args:
+        more: further fields of the object.
+    """
+    columns = [{"name": field.name, "type": str(field.type)} for field in table.schema]
+    rows = [_dumps(_rows(batch))[1:-1] for batch in table.to_batches() if batch.num_rows]
+    start = _dumps({**(more or {}), "columns": columns})[:-1]
+    return start + b',"rows":[' + b",".join(rows) + b"]}"
 
 
-def to_json(document: Any) -> bytes:
-    """JSON; what it has no form for (decimals, bytes, intervals) is text."""
-    return orjson.dumps(document, default=_text, option=_OPTIONS)
+def _dumps(value: Any) -> bytes:
+    return orjson.dumps(value, default=_text, option=_OPTIONS)
 
 
 def to_csv(table: pa.Table) -> str:
@@ -60,6 +65,8 @@ def to_parquet(table: pa.Table) -> bytes:
     Raises:
         QueryRefused: a column's type can't be in one.
     """
+    import pyarrow.parquet as pq
+
     sink = pa.BufferOutputStream()
     try:
         pq.write_table(table, sink)
@@ -78,7 +85,7 @@ def to_cells(table: pa.Table) -> list[tuple[str, ...]]:
     return shown
 
 
-def _rows(table: pa.Table) -> list[list[Any]]:
+def _rows(table: pa.Table | pa.RecordBatch) -> list[list[Any]]:
     columns = [column.to_pylist(maps_as_pydicts="lossy") for column in table.columns]
     return [list(row) for row in zip(*columns, strict=True)]
 
@@ -94,7 +101,7 @@ def _cell(value: Any) -> str:
         case datetime():
             return value.isoformat(sep=" ").removesuffix("+00:00")
         case list() | dict():
-            return to_json(value).decode()
+            return _dumps(value).decode()
     return _text(value)
 
 

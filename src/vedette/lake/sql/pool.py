@@ -7,36 +7,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from vedette.lake.sql.errors import QueryRefused, SqlBusy
 from vedette.lake.sql.sandbox import MEMORY_BYTES
-from vedette.lake.sql.worker import RETIRED
+from vedette.lake.sql.worker import RETIRED, Files, Question, Result
+
+FilesOf = Callable[[Collection[str]], Files]
 
 _START_SECONDS = 30.0
+_TRANSFER_SECONDS = 30.0
 # Of our environment, all that queries' processes see
 _PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
-
-
-class Outcome(NamedTuple):
-    """What became of a query.
-
-    Attributes:
-        result: an Arrow stream; None if a file of the snapshot is gone.
-        truncated: there are more rows.
-        milliseconds: how long it took.
-    """
-
-    result: bytes | None
-    truncated: bool
-    milliseconds: float
 
 
 class Pool:
@@ -52,12 +41,14 @@ class Pool:
         self._idle: list[_Process] = []
         self._closed = False
 
-    def run(self, request: Mapping[str, Any], readable: Sequence[Path], seconds: float) -> Outcome:
-        """Run one query.
+    def run(
+        self, question: Question, readable: Sequence[Path], files_of: FilesOf, seconds: float
+    ) -> Result | None:
+        """Run one query; None: a file of the snapshot is gone.
 
         Args:
-            request: fields of `vedette.lake.sql.worker.Request`.
-            readable: the directories that its files are in.
+            readable: the directories that tables' files are in.
+            files_of: takes a snapshot of the tables that the query reads.
             seconds: how long it may take, waiting for its turn included.
 
         Raises:
@@ -68,7 +59,7 @@ class Pool:
         if not self._free.acquire(timeout=seconds):
             raise SqlBusy(f"other queries are running, for {seconds:g} s now; try again later")
         try:
-            return self._run(request, list(readable), deadline, seconds)
+            return self._run(question, list(readable), files_of, deadline, seconds)
         finally:
             self._free.release()
 
@@ -81,16 +72,21 @@ class Pool:
             process.kill()
 
     def _run(
-        self, request: Mapping[str, Any], readable: list[Path], deadline: float, seconds: float
-    ) -> Outcome:
+        self,
+        question: Question,
+        readable: list[Path],
+        files_of: FilesOf,
+        deadline: float,
+        seconds: float,
+    ) -> Result | None:
         process = self._take(readable)
         done = False
         try:
-            answer = process.ask(request, deadline)
+            answer = process.ask(question, files_of, deadline)
             if answer is None and process.ended_by_itself():  # as it was asked
                 process.kill()
                 process = _Process(readable)
-                answer = process.ask(request, deadline)
+                answer = process.ask(question, files_of, deadline)
             done = answer is not None and not answer[0].get("memory")
         finally:
             if done:
@@ -108,10 +104,12 @@ class Pool:
                 f"{sure} it took more than {MEMORY_BYTES >> 20} MiB of memory. "
                 "Bound it in time (WHERE time >= ...), or read fewer columns"
             )
-        outcome, result = answer
+        outcome, content = answer
         if "refused" in outcome:
             raise QueryRefused(outcome["refused"])
-        return Outcome(result, outcome.get("truncated", False), outcome["milliseconds"])
+        if content is None:
+            return None
+        return Result(content, outcome["truncated"], outcome["milliseconds"])
 
     def _take(self, readable: list[Path]) -> _Process:
         while True:
@@ -160,21 +158,25 @@ class _Process:
         return self._popen.poll() is None and not self._connection.poll()
 
     def ask(
-        self, request: Mapping[str, Any], deadline: float
+        self, question: Question, files_of: FilesOf, deadline: float
     ) -> tuple[dict[str, Any], bytes | None] | None:
         """What it answers; None: it is gone, or hasn't answered by the deadline."""
+        outcome = self._exchange(question, deadline)
+        if outcome is not None and "reads" in outcome:
+            outcome = self._exchange(files_of(outcome["reads"]), deadline)
+        if outcome is None or "truncated" not in outcome:
+            return None if outcome is None else (outcome, None)
+        content = self._receive(time.monotonic() + _TRANSFER_SECONDS)
+        return None if content is None else (outcome, content)
+
+    def _exchange(self, told: Question | Files, deadline: float) -> dict[str, Any] | None:
         try:
-            self._connection.send_bytes(orjson.dumps(request))
+            self._connection.send_bytes(orjson.dumps(told._asdict()))
         except OSError:
             return None
         text = self._receive(deadline)
-        if text is None:
-            return None
-        outcome: dict[str, Any] = orjson.loads(text)
-        if "truncated" not in outcome:
-            return outcome, None
-        result = self._receive(time.monotonic() + _START_SECONDS)
-        return None if result is None else (outcome, result)
+        outcome: dict[str, Any] | None = None if text is None else orjson.loads(text)
+        return outcome
 
     def ended_by_itself(self) -> bool:
         """Whether it has ended because it was idle, or held too much."""

@@ -69,7 +69,7 @@ _OF_THE_SYSTEM = (
 _CGROUPS = (Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))  # DuckDB reads its limits there
 _ADDRESS_SPACE = 2 * MEMORY_BYTES  # beyond what there is before; some of DuckDB's isn't counted
 _OPEN_FILES = 4096
-_NICENESS = 5  # queries wait when the server or the engine need the processor
+_NICENESS = 10  # queries wait when the server or the engine need the processor
 
 
 def restrict_process(readable: Sequence[Path]) -> str | None:

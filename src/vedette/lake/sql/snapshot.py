@@ -9,30 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
 
 from deltalake import DeltaTable
 
 from vedette.lake.cache import FileCache
 from vedette.lake.files import DataFile, active_files
+from vedette.lake.sql.worker import Files
 from vedette.lake.storage import lake_errors
 from vedette.lake.table import Lake, LakeTable
 
 _REFRESHES_PER_HANDLE = 25  # a handle gets slower with age, see `vedette.lake.table`
-
-
-class Files(NamedTuple):
-    """The files of some tables.
-
-    Attributes:
-        paths: local paths, by the table's name.
-        directories: that they are in, or would be.
-        partitioned: they lie in directories named after their partitions.
-    """
-
-    paths: dict[str, list[str]]
-    directories: list[Path]
-    partitioned: bool
 
 
 class Snapshots:
@@ -43,6 +29,11 @@ class Snapshots:
         # A journal segment goes to the spans first, then to the annotations, then to the ledger.
         # Looked at the other way around, what an annotation or a decision speaks of is there.
         self._tables = [_Followed(table) for table in reversed(lake.tables)]
+
+    @property
+    def directories(self) -> list[Path]:
+        """What the files of all tables are in."""
+        return sorted({one.directory for one in self._tables if one.directory.exists()})
 
     def take(self, names: Collection[str]) -> Files:
         """The files of the newest version of the tables with these names.
@@ -56,7 +47,6 @@ class Snapshots:
         followed = [one for one in self._tables if one.name in versions]
         return Files(
             {one.name: one.cache.paths(versions[one.name]) for one in followed},
-            sorted({one.directory for one in self._tables if one.directory.exists()}),
             all(one.is_local for one in self._tables),
         )
 
