@@ -82,6 +82,9 @@ def test_all_kinds_of_values_can_be_sent(vedette: RunningVedette) -> None:
     assert row[:4] == [1, "1.50", None, "61"]
     assert row[5:9] == ["2026-01-02", "2026-01-02T03:04:05Z", {"a": [1, None]}, {"k": "v"}]
     assert row[11:] == [True, "\u00e9\n"]
+    status, answer = post(vedette, {"sql": "SELECT DATE '20000-01-01'", "dialect": "duckdb"})
+    assert status == 400
+    assert "cast the column" in answer["message"]
 
 
 @pytest.mark.parametrize(

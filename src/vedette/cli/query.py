@@ -172,16 +172,16 @@ def _print(table: pa.Table, form: str) -> None:
     from vedette.lake.sql.errors import QueryRefused
     from vedette.lake.sql.formats import to_cells, to_csv, to_json, to_parquet
 
-    if form == "parquet":
-        if sys.stdout.isatty():
-            fail("Parquet is nothing to look at: send it to a file, > result.parquet", USAGE)
-        try:
+    if form == "parquet" and sys.stdout.isatty():
+        fail("Parquet is nothing to look at: send it to a file, > result.parquet", USAGE)
+    try:
+        if form == "parquet":
             sys.stdout.buffer.write(to_parquet(table))
-        except QueryRefused as error:
-            fail(str(error), FAILED)
-    elif form == "csv":
-        print(to_csv(table), end="")
-    elif form == "json":
-        print(to_json(table).decode())
-    else:
-        print_rows(to_cells(table))
+        elif form == "csv":
+            print(to_csv(table), end="")
+        elif form == "json":
+            print(to_json(table).decode())
+        else:
+            print_rows(to_cells(table))
+    except QueryRefused as error:
+        fail(str(error), FAILED)

@@ -39,6 +39,9 @@ def to_json(table: pa.Table, more: Mapping[str, Any] | None = None) -> bytes:
 
     Args:
         more: further fields of the object.
+
+    Raises:
+        QueryRefused: it has a value that Python has no form for; so with the other forms of text.
     """
     columns = [{"name": field.name, "type": str(field.type)} for field in table.schema]
     rows = [_dumps(_rows(batch))[1:-1] for batch in table.to_batches() if batch.num_rows]
@@ -86,7 +89,10 @@ def to_cells(table: pa.Table) -> list[tuple[str, ...]]:
 
 
 def _rows(table: pa.Table | pa.RecordBatch) -> list[list[Any]]:
-    columns = [column.to_pylist(maps_as_pydicts="lossy") for column in table.columns]
+    try:
+        columns = [column.to_pylist(maps_as_pydicts="lossy") for column in table.columns]
+    except (ValueError, OverflowError) as error:  # a date beyond the year 9999
+        raise QueryRefused(f"{error}; cast the column to STRING") from error
     return [list(row) for row in zip(*columns, strict=True)]
 
 

@@ -18,12 +18,13 @@ import orjson
 
 from vedette.lake.sql.errors import QueryRefused, SqlBusy
 from vedette.lake.sql.sandbox import MEMORY_BYTES
-from vedette.lake.sql.worker import RETIRED, Files, Question, Result
+from vedette.lake.sql.worker import Files, Question, Result
 
 FilesOf = Callable[[Collection[str]], Files]
 
 _START_SECONDS = 30.0
 _TRANSFER_SECONDS = 30.0
+_END_SECONDS = 5.0
 # Of our environment, all that queries' processes see
 _PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
 
@@ -83,11 +84,11 @@ class Pool:
         done = False
         try:
             answer = process.ask(question, files_of, deadline)
-            if answer is None and process.ended_by_itself():  # as it was asked
+            if answer is None and time.monotonic() < deadline and process.was_idle():
                 process.kill()
                 process = _Process(readable)
                 answer = process.ask(question, files_of, deadline)
-            done = answer is not None and not answer[0].get("memory")
+            done = answer is not None and not answer[0]["last"]
         finally:
             if done:
                 self._give_back(process)
@@ -178,10 +179,10 @@ class _Process:
         outcome: dict[str, Any] | None = None if text is None else orjson.loads(text)
         return outcome
 
-    def ended_by_itself(self) -> bool:
-        """Whether it has ended because it was idle, or held too much."""
+    def was_idle(self) -> bool:
+        """Whether it has ended because it was idle for long, just as it was asked."""
         with suppress(subprocess.TimeoutExpired):
-            return self._popen.wait(0.2) in (0, RETIRED)
+            return self._popen.wait(_END_SECONDS) == 0
         return False
 
     def kill(self) -> None:

@@ -66,7 +66,9 @@ _OF_THE_SYSTEM = (
     *("finalize", "combine", "to_aggregate_state", "index_key"),
 )
 
-_CGROUPS = (Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))  # DuckDB reads its limits there
+_MEMORY = Path("/proc/self/statm")
+# Which can still be read: DuckDB looks for its limits there, and we for what it holds
+_OF_THE_PROCESS = (_MEMORY, Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
 _ADDRESS_SPACE = 2 * MEMORY_BYTES  # beyond what there is before; some of DuckDB's isn't counted
 _OPEN_FILES = 4096
 _NICENESS = 10  # queries wait when the server or the engine need the processor
@@ -85,20 +87,28 @@ def restrict_process(readable: Sequence[Path]) -> str | None:
         OSError: the kernel refuses to go on half way.
     """
     with duckdb.connect() as warm:  # what it, pyarrow and Python load when they are first used
+        warm.execute("SET TimeZone = 'UTC'")
         warm.sql("SELECT now(), 'a' AS text").to_arrow_table().to_pylist()
         with suppress(duckdb.Error):
             warm.sql("SELECT no_such_column")
     if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(_MEMORY.read_text().split()[0])
         _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + _ADDRESS_SPACE)
         with suppress(OSError):  # if memory is short, the kernel is to take it from queries first
             Path("/proc/self/oom_score_adj").write_text("1000")
-    missing = restrict([*readable, *_CGROUPS])
+    missing = restrict([*readable, *_OF_THE_PROCESS])
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     os.nice(_NICENESS)
     return missing
+
+
+def held_memory() -> int:
+    """Bytes of memory that this process holds now; 0 where only Linux would know."""
+    if sys.platform != "linux":
+        return 0
+    return int(_MEMORY.read_text().split()[1]) * resource.getpagesize()
 
 
 def open_database(readable: Sequence[Path]) -> duckdb.DuckDBPyConnection:

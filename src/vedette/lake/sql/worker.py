@@ -10,7 +10,6 @@ anything else, and `vedette.lake.sql.pool` for the other side.
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import threading
 import time
@@ -29,11 +28,10 @@ from vedette.lake.sql.dialect import DIALECTS, translate
 from vedette.lake.sql.errors import QueryRefused
 from vedette.lake.sql.formats import to_arrow, to_json
 from vedette.lake.sql.names import TABLES, TABLES_SCHEMA, VIEWS
-from vedette.lake.sql.sandbox import Guard, open_database, restrict_process
+from vedette.lake.sql.sandbox import Guard, held_memory, open_database, restrict_process
 from vedette.lake.sql.views import view_query
 
 IDLE_SECONDS = 120.0  # without a query, after which it ends: it holds some 100 MB
-RETIRED = 3  # exit code: what it holds in memory has become too much
 MOST_BYTES = 64 << 20  # of a result
 
 _BATCH_ROWS = 2048
@@ -129,7 +127,7 @@ class Worker:
     def is_full(self) -> bool:
         """Whether it holds so much memory that another one should take over."""
         cached = len(self._seen) * _CACHED_BYTES_PER_FILE
-        return cached > _CACHED_BYTES or _most_memory_used() > _MEMORY_KEPT
+        return cached > _CACHED_BYTES or held_memory() > _MEMORY_KEPT
 
     def run(self, query: Query, files: Files, question: Question) -> Result:
         """Run a query on the files.
@@ -222,12 +220,6 @@ def _told(error: Exception) -> str:
     return str(error).split("\nLINE ", 1)[0].strip()
 
 
-def _most_memory_used() -> int:
-    """Bytes that were resident at most: little of it is given back."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used << 10
-
-
 def serve(connection: Connection, worker: Worker) -> int:
     """Answer until the other side is gone, or nothing comes for long; returns the exit code."""
     while connection.poll(IDLE_SECONDS):
@@ -246,11 +238,12 @@ def serve(connection: Connection, worker: Worker) -> int:
             outcome["vanished"] = str(error)
         except (MemoryError, RecursionError):
             outcome["memory"] = True
+        outcome["last"] = worker.is_full or "memory" in outcome
         connection.send_bytes(orjson.dumps(outcome))
         if "truncated" in outcome:
             connection.send_bytes(result.content)
-        if worker.is_full or "memory" in outcome:
-            return RETIRED
+        if outcome["last"]:
+            break
     return 0
 
 
