@@ -190,8 +190,3 @@ class RowsLake:
         row["received_at"] = received
         row[PARTITION] = received // MICROSECONDS_PER_DAY
         self._rows.setdefault(table, []).append(row)
-
-
-def result(table: pa.Table) -> list[tuple[Any, ...]]:
-    """A table's rows as tuples."""
-    return [tuple(row.values()) for row in table.to_pylist()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import sqlglot
 from deltalake import DeltaTable
 
+from lake_support import compactor
 from sql_support import MINUTE, SECOND, RowsLake, hour_ago, trace_id
 from vedette.lake.sql.names import TABLES, VIEWS
 from vedette.lake.sql.views import view_statements
@@ -159,6 +162,110 @@ def test_a_deleted_trace_is_gone_with_all_that_was_said_before(lake: RowsLake) -
     row = one(lake)
     assert row["tags"] == {"mlflow.traceName": "agent"}
     assert row["assessments"] is None
+
+
+def written_at_random(lake: RowsLake, state: Path) -> None:
+    """Spans sent again, scores changed and deleted, traces deleted and sent again; compacted."""
+    choose = random.Random(7)
+    scores: list[tuple[int, str]] = []
+    for step in range(600):
+        at, trace = AT + step * SECOND, choose.randrange(40)
+        match choose.randrange(12):
+            case 0 | 1 | 2:
+                milliseconds = choose.choice([None, 10.0, 250.0])
+                lake.span(trace, at, failed=choose.random() < 0.3, milliseconds=milliseconds)
+            case 3 | 4 | 5:
+                lake.span(trace, at, name=choose.choice("abc"), root=False)
+            case 6 | 7:
+                name = choose.choice(["polite", "short"])
+                scores.append((trace, lake.feedback(trace, at, name, choose.random() < 0.7)))
+            case 8 if scores:
+                trace, score = choose.choice(scores)
+                valid = choose.random() < 0.5
+                lake.feedback(trace, at, "polite", False, annotation_id=score, valid=valid)
+            case 9 if scores:
+                trace, score = choose.choice(scores)
+                lake.deleted_annotation(score, trace, at)
+            case 10:
+                lake.tag(trace, at, "channel", choose.choice(["web", "app"]))
+            case 11 if choose.random() < 0.3:
+                lake.header(trace, at, deleted=True)
+        if step % 30 == 29:
+            lake.commit()
+        if step == 400:
+            for table in lake.lake.tables[:2]:
+                assert compactor(table, state).merge_small() is not None
+
+
+def rows_of(lake: RowsLake, number: int) -> list[dict[str, Any]]:
+    rows = DeltaTable(lake.lake.tables[number].storage.uri).to_pyarrow_table().to_pylist()
+    return sorted(rows, key=lambda row: row["record_id"])
+
+
+def test_aggregates_over_a_view_are_those_of_a_plain_reading_of_the_tables(
+    lake: RowsLake, tmp_path: Path
+) -> None:
+    written_at_random(lake, tmp_path)
+    sent, told = rows_of(lake, 0), rows_of(lake, 1)
+    deleted = {
+        row["target_id"]: row["record_id"]
+        for row in told
+        if row["annotation_type"] == "METADATA" and row["deleted_at"]
+    }
+    spans = {
+        (row["trace_id"], row["span_id"]): row
+        for row in sent
+        if row["record_id"] > deleted.get(row["trace_id"], "")
+    }
+    newest = {row["annotation_id"]: row for row in told}
+    said = [
+        row
+        for row in newest.values()
+        if not row["deleted_at"] and row["record_id"] > deleted.get(row["target_id"], "")
+    ]
+    states: dict[str, list[int]] = {}
+    for trace in {trace for trace, _ in spans}:
+        parts = [row for (of, _), row in spans.items() if of == trace]
+        codes = [row["status"]["code"] for row in parts if row["parent_span_id"] is None]
+        state = {"STATUS_CODE_ERROR": "ERROR", "STATUS_CODE_OK": "OK", "": "IN_PROGRESS"}[
+            next(iter(codes), "")
+        ]
+        ends = [row["end_time_unix_nano"] // 10**6 for row in parts if row["end_time_unix_nano"]]
+        begin = min(row["start_time_unix_nano"] // 10**6 for row in parts)
+        found = states.setdefault(state, [0, 0, 0])
+        found[0] += 1
+        found[1] += len(parts)
+        found[2] += max(ends) - begin if ends else 0
+    assert lake.rows(
+        "SELECT state, COUNT(*) AS traces, SUM(SIZE(spans)) AS spans,"
+        " SUM(execution_duration_ms) AS ms FROM mlflow_trace_unified GROUP BY state ORDER BY state"
+    ) == [
+        {"state": state, "traces": traces, "spans": count, "ms": ms}
+        for state, (traces, count, ms) in sorted(states.items())
+    ]
+
+    scores: dict[str, list[bool]] = {}
+    known = {trace for trace, _ in spans}
+    for row in said:
+        if row["annotation_type"] == "FEEDBACK" and row["target_id"] in known and row["valid"]:
+            scores.setdefault(row["name"], []).append(row["value"] == "true")
+    assert lake.rows(
+        "SELECT a.assessment_name AS name, COUNT(*) AS n, "
+        " COUNT_IF(a.feedback.value = 'true') AS yes"
+        " FROM mlflow_trace_unified LATERAL VIEW EXPLODE(assessments) t AS a"
+        " WHERE a.valid GROUP BY 1 ORDER BY 1"
+    ) == [{"name": k, "n": len(v), "yes": sum(v)} for k, v in sorted(scores.items())]
+
+    channels = Counter(
+        json.loads(row["value"])
+        for row in said
+        if row["annotation_type"] == "TAG" and row["target_id"] in known
+    )
+    assert lake.rows(
+        "SELECT tags['channel'] AS channel, COUNT(*) AS n FROM mlflow_trace_unified"
+        " WHERE tags['channel'] IS NOT NULL GROUP BY 1 ORDER BY 1"
+    ) == [{"channel": name, "n": count} for name, count in sorted(channels.items())]
+    assert min(len(deleted), len(states), len(scores), len(channels)) > 1
 
 
 def test_duckdb_gives_the_same_from_the_text_that_we_print(lake: RowsLake) -> None:
