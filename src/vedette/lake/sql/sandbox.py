@@ -71,7 +71,7 @@ _MEMORY = Path("/proc/self/statm")
 _OF_THE_PROCESS = (_MEMORY, Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
 _ADDRESS_SPACE = 2 * MEMORY_BYTES  # beyond what there is before; some of DuckDB's isn't counted
 _OPEN_FILES = 4096
-_NICENESS = 10  # queries wait when the server or the engine need the processor
+_NICENESS = 15  # queries wait when the server or the engine need the processor
 
 
 def restrict_process(readable: Sequence[Path]) -> str | None:
@@ -96,6 +96,8 @@ def restrict_process(readable: Sequence[Path]) -> str | None:
         _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + _ADDRESS_SPACE)
         with suppress(OSError):  # if memory is short, the kernel is to take it from queries first
             Path("/proc/self/oom_score_adj").write_text("1000")
+        with suppress(OSError):  # where each session gets its share, niceness counts only within it
+            Path("/proc/self/autogroup").write_text(str(_NICENESS))
     missing = restrict([*readable, *_OF_THE_PROCESS])
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
