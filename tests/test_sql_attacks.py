@@ -215,6 +215,11 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     del os.environ["SECRET"]
 
 
+@pytest.fixture(scope="module")
+def guard() -> Guard:
+    return Guard(duckdb.connect())
+
+
 @pytest.mark.parametrize("dialect", ["duckdb", "databricks"])
 @pytest.mark.parametrize("attack", [*READS, *WRITES])
 def test_an_attack_is_refused(attack: str, dialect: str, ground: Ground) -> None:
@@ -226,14 +231,12 @@ def test_an_attack_is_refused(attack: str, dialect: str, ground: Ground) -> None
 
 
 @pytest.mark.parametrize("attack", [*READS, *WRITES])
-def test_the_parse_tree_alone_gives_it_away(attack: str, ground: Ground) -> None:
-    guard = Guard(duckdb.connect())
+def test_the_parse_tree_alone_gives_it_away(attack: str, ground: Ground, guard: Guard) -> None:
     with pytest.raises(QueryRefused):
         guard.require_harmless(ground.text(attack), NAMES)
 
 
-def test_the_parse_tree_of_harmless_queries_passes() -> None:
-    guard = Guard(duckdb.connect())
+def test_the_parse_tree_of_harmless_queries_passes(guard: Guard) -> None:
     for query in (
         "SELECT 1",
         "WITH a AS (SELECT * FROM lake.mlflow_otel_spans) SELECT max(time), name FROM a GROUP BY 2",
@@ -313,15 +316,12 @@ def test_the_process_has_none_of_our_environment(ground: Ground) -> None:
 
 BOMBS = """
 SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE hash(a.range, b.range) = 1
-SELECT count(*) FROM range(100000) a, range(100000) b, range(100000) c WHERE a.range > c.range
 WITH RECURSIVE r AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM r) SELECT count(*) FROM r
 WITH RECURSIVE r AS (SELECT 1 AS i UNION ALL SELECT i FROM r, range(1000)) SELECT count(*) FROM r
-SELECT list(range) FROM range(10000000000)
 SELECT len(range(100000000000))
 SELECT length(repeat('x', 4000000000))
 SELECT string_agg(repeat('x', 1000000), '') FROM range(100000)
 SELECT list_sort(range(2000000000))
-SELECT count(DISTINCT hash(range)) FROM range(10000000000)
 SELECT a.range FROM range(1000000000) a ORDER BY hash(a.range) LIMIT 1
 SELECT levenshtein(repeat('x', 1000000), repeat('y', 1000000))
 SELECT map_from_entries(list({'key': range, 'value': repeat('x', 1000)})) FROM range(100000000)
