@@ -7,17 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FIGURES = (
-    "otlp",
-    "sdk",
-    "reads",
-    "scorers",
-    "live_scores",
-    "judges",
-    "restart",
-    "recipes",
-    "million",
-)
+FIGURES = ("otlp", "sdk", "reads", "scorers", "live_scores", "judges", "restart", "million")
 
 
 def main() -> None:
