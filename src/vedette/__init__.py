@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vedette.client.scoring_settings import set_sampling_strata, set_scoring_budget
+    from vedette.client.sql import sql
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "set_sampling_strata", "set_scoring_budget"]
+__all__ = ["__version__", "set_sampling_strata", "set_scoring_budget", "sql"]
+
+_HOMES = {
+    "set_sampling_strata": "vedette.client.scoring_settings",
+    "set_scoring_budget": "vedette.client.scoring_settings",
+    "sql": "vedette.client.sql",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is: ``import vedette`` stays light."""
-    if name in __all__:
-        return getattr(import_module("vedette.client.scoring_settings"), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from email.message import Message
 from typing import Annotated, Any, NoReturn
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import typer
 
@@ -40,10 +41,24 @@ def print_rows(rows: Sequence[tuple[str, ...]]) -> None:
 
 def ask(url: str | None, path: str) -> Any:
     """A server's JSON answer; ends the command with what is wrong if there is none."""
+    content, _ = _fetch(url, path, None, 30.0)
+    try:
+        return json.loads(content)
+    except ValueError:
+        fail(f"what answers {path} is no Vedette server; set --url", UNREACHABLE)
+
+
+def post(url: str | None, path: str, body: Any, seconds: float) -> tuple[bytes, Message]:
+    """A server's answer to a JSON body, with its headers; ends the command if there is none."""
+    return _fetch(url, path, json.dumps(body).encode(), seconds)
+
+
+def _fetch(url: str | None, path: str, body: bytes | None, seconds: float) -> tuple[bytes, Message]:
     base = (url or load_settings({}).settings.url).rstrip("/")
     try:
-        with urlopen(base + path, timeout=30) as answer:
-            return json.load(answer)
+        request = Request(base + path, body, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=seconds) as answer:
+            return answer.read(), answer.headers
     except HTTPError as error:
         try:
             message = json.load(error)["message"]

@@ -1,1 +1,1 @@
-"""The Delta tables: schemas, appends with transaction ids, maintenance, reads by trace id."""
+"""The Delta tables: schemas, appends with transaction ids, maintenance, reads by trace id, SQL."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import closing
 
 import uvicorn
 
@@ -24,6 +25,8 @@ def serve(settings: Settings) -> None:
     prepare_environment(settings)
     # Only now: these import MLflow, whose server code reads the environment as it is imported
     from vedette import health
+    from vedette.lake.sql.engine import SqlEngine
+    from vedette.lake.table import Lake
     from vedette.mlflow_app.app import build_app
     from vedette.mlflow_app.control import prepare_control_database
     from vedette.mlflow_app.monitor_reads import MonitorReads
@@ -31,11 +34,13 @@ def serve(settings: Settings) -> None:
     from vedette.mlflow_app.read_routes import read_routes
     from vedette.mlflow_app.scoring_reads import ScoringReads
     from vedette.mlflow_app.scoring_routes import scoring_routes
+    from vedette.mlflow_app.sql_routes import sql_routes
     from vedette.mlflow_app.starts import start_trace_routes
     from vedette.monitor.app import monitor_routes, monitor_running
 
     prepare_control_database(settings)
-    with open_plane(settings) as plane:
+    lake = Lake(settings.lake_uri, settings.lake_state)
+    with open_plane(settings) as plane, closing(SqlEngine(lake)) as sql:
         scoring = ScoringReads(plane)
         monitor = MonitorReads(plane, scoring, health.Health(settings, plane.journal))
         app = build_app(
@@ -45,6 +50,7 @@ def serve(settings: Settings) -> None:
                 *read_routes(plane),
                 *scoring_routes(plane, scoring),
                 *health.routes(settings, plane.journal, scoring.scorers),
+                *sql_routes(sql),
                 *monitor_routes(monitor),
             ],
             running=monitor_running,

@@ -1,0 +1,79 @@
+"""Which files a query reads: those of one version of each table, as Delta's log has them.
+
+Never what lies in the directories: compaction leaves files there that others have replaced, and
+commits that failed leave files that nothing refers to.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+from pathlib import Path
+
+from deltalake import DeltaTable
+
+from vedette.lake.cache import FileCache
+from vedette.lake.files import DataFile, active_files
+from vedette.lake.sql.worker import Files
+from vedette.lake.storage import lake_errors
+from vedette.lake.table import Lake, LakeTable
+
+_REFRESHES_PER_HANDLE = 25  # a handle gets slower with age, see `vedette.lake.table`
+
+
+class Snapshots:
+    """Follows the tables; for any number of threads."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lock = threading.Lock()
+        # A journal segment goes to the spans first, then to the annotations, then to the ledger.
+        # Looked at the other way around, what an annotation or a decision speaks of is there.
+        self._tables = [_Followed(table) for table in reversed(lake.tables)]
+
+    @property
+    def directories(self) -> list[Path]:
+        """What the files of all tables are in."""
+        return sorted({one.directory for one in self._tables if one.directory.exists()})
+
+    def take(self, names: Collection[str]) -> Files:
+        """The files of the newest version of the tables with these names.
+
+        Raises:
+            LakeUnavailable: a table can't be read now.
+            FileNotFoundError: a file has been removed from the object store meanwhile: try again.
+        """
+        with self._lock:
+            versions = {one.name: one.refresh() for one in self._tables if one.name in names}
+        followed = [one for one in self._tables if one.name in versions]
+        return Files(
+            {one.name: one.cache.paths(versions[one.name]) for one in followed},
+            all(one.is_local for one in self._tables),
+        )
+
+
+class _Followed:
+    def __init__(self, table: LakeTable) -> None:
+        self.name = table.spec.name
+        self.cache = FileCache(table.storage, table.cache)
+        self.is_local = table.storage.local is not None
+        self.directory = table.storage.local or table.cache
+        self._table = table
+        self._handle: DeltaTable | None = None
+        self._refreshes = 0
+        self._version = -1
+        self._files: list[DataFile] = []
+
+    def refresh(self) -> list[DataFile]:
+        """The files of the newest version."""
+        with lake_errors(f"reading the log of {self._table.storage.uri}"):
+            if self._handle is None or self._refreshes >= _REFRESHES_PER_HANDLE:
+                self._handle, self._refreshes = self._table.open_existing(), 0
+            else:
+                self._refreshes += 1
+                self._handle.update_incremental()
+            if self._handle is None:
+                return []
+            if self._handle.version() != self._version:
+                self._files = active_files(self._handle, self._table.spec)
+                self._version = self._handle.version()
+            return self._files
