@@ -9,14 +9,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vedette.client.archival import (
+        disable_trace_archival,
+        enable_trace_archival,
+        trace_archival_status,
+    )
     from vedette.client.scoring_settings import set_sampling_strata, set_scoring_budget
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "set_sampling_strata", "set_scoring_budget"]
+__all__ = [
+    "__version__",
+    "disable_trace_archival",
+    "enable_trace_archival",
+    "set_sampling_strata",
+    "set_scoring_budget",
+    "trace_archival_status",
+]
+
+_MODULES = {
+    "disable_trace_archival": "vedette.client.archival",
+    "enable_trace_archival": "vedette.client.archival",
+    "set_sampling_strata": "vedette.client.scoring_settings",
+    "set_scoring_budget": "vedette.client.scoring_settings",
+    "trace_archival_status": "vedette.client.archival",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is: ``import vedette`` stays light."""
-    if name in __all__:
-        return getattr(import_module("vedette.client.scoring_settings"), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

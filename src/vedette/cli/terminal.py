@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import typer
 
@@ -38,11 +38,13 @@ def print_rows(rows: Sequence[tuple[str, ...]]) -> None:
         print(line.rstrip())
 
 
-def ask(url: str | None, path: str) -> Any:
+def ask(url: str | None, path: str, method: str = "GET", body: Any = None) -> Any:
     """A server's JSON answer; ends the command with what is wrong if there is none."""
     base = (url or load_settings({}).settings.url).rstrip("/")
+    content = None if body is None else json.dumps(body).encode()
+    headers = {} if body is None else {"Content-Type": "application/json"}
     try:
-        with urlopen(base + path, timeout=30) as answer:
+        with urlopen(Request(base + path, content, headers, method=method), timeout=30) as answer:
             return json.load(answer)
     except HTTPError as error:
         try:

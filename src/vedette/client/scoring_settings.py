@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import mlflow
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
+from vedette.client.rest import ask_server
 
 
 def set_sampling_strata(experiment: str, scorer: str, strata: Sequence[tuple[str, float]]) -> None:
@@ -61,7 +61,6 @@ def set_scoring_budget(
 
 
 def _put(experiment: str, scorer: str, what: str, body: dict[str, Any]) -> None:
-    uri = mlflow.get_tracking_uri()
     try:
         json.dumps(body, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -69,23 +68,7 @@ def _put(experiment: str, scorer: str, what: str, body: dict[str, Any]) -> None:
             f"a {what} of scorer '{scorer}' can't be sent: {error}"
         ) from error
     place = quote(_experiment_id(experiment), safe=""), quote(scorer, safe="")
-    response = http_request(
-        get_default_host_creds(uri),
-        f"/api/scorers/{place[0]}/{place[1]}/{what}",
-        "PUT",
-        json=body,
-        raise_on_status=False,
-    )
-    if response.status_code == 200:
-        return
-    try:
-        told = response.json()
-        message, code = told["message"], ErrorCode.Value(told["error_code"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise MlflowException(
-            f"{uri} answered {response.status_code}: it is no Vedette server, or an older one"
-        ) from error
-    raise MlflowException(message, code)
+    ask_server("PUT", f"/api/scorers/{place[0]}/{place[1]}/{what}", body)
 
 
 def _experiment_id(experiment: str) -> str:

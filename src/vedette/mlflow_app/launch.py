@@ -25,6 +25,8 @@ def serve(settings: Settings) -> None:
     # Only now: these import MLflow, whose server code reads the environment as it is imported
     from vedette import health
     from vedette.mlflow_app.app import build_app
+    from vedette.mlflow_app.archival_control import ArchivalControl
+    from vedette.mlflow_app.archival_routes import archival_routes
     from vedette.mlflow_app.control import prepare_control_database
     from vedette.mlflow_app.monitor_reads import MonitorReads
     from vedette.mlflow_app.plane import open_plane
@@ -44,6 +46,7 @@ def serve(settings: Settings) -> None:
                 *plane.otlp_routes(),
                 *read_routes(plane),
                 *scoring_routes(plane, scoring),
+                *archival_routes(ArchivalControl(plane)),
                 *health.routes(settings, plane.journal, scoring.scorers),
                 *monitor_routes(monitor),
             ],
