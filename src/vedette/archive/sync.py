@@ -47,8 +47,9 @@ _CHANGES = 5_000  # taken over at a time, about
 # finished days of spans are sorted by that, so that each part of them is read once for a block.
 _BLOCK = 100_000
 _FILL = 2_000  # of them in a commit
-_SLICE = 200  # traces whose spans are in memory; fewer, where they are large
-_SLICE_BYTES = 32 << 20
+# Traces whose spans are in memory; the lake's files are read once for all of them
+_SLICE = 1_000
+_SLICE_CHARACTERS = 16 << 20
 _SWEEP = 5_000
 _ATTEMPTS = 5
 _RETRY_SECONDS = 0.1
@@ -306,14 +307,23 @@ class ArchiveSync:
         return bool(revision) or even_if_empty
 
     def _rows(self, rows: list[int]) -> Iterator[pa.Table]:
-        size = _SLICE
-        while rows:
-            if self._stop.is_set():
-                raise Stopped
-            part, rows = rows[:size], rows[size:]
-            found = archive_rows(self._index, self._contents, part, self._experiment_id)
-            size = max(1, size // 4) if found.nbytes > _SLICE_BYTES else min(size * 2, _SLICE)
-            yield found
+        """The archive's rows of these traces, as many at a time as memory bears."""
+        sizes = self._contents.sizes(rows)
+        part: list[int] = []
+        characters = 0
+        for row in rows:
+            characters += sizes.get(row, 0)
+            if part and (characters > _SLICE_CHARACTERS or len(part) == _SLICE):
+                yield self._made(part)
+                part, characters = [], sizes.get(row, 0)
+            part.append(row)
+        if part:
+            yield self._made(part)
+
+    def _made(self, rows: list[int]) -> pa.Table:
+        if self._stop.is_set():
+            raise Stopped
+        return archive_rows(self._index, self._contents, rows, self._experiment_id)
 
     def _open(self) -> Opened:
         opened = self._table.open()
