@@ -40,8 +40,8 @@ class TableName(NamedTuple):
         for kind, part in zip(cls._fields, name, strict=True):
             if not _PART.fullmatch(part):
                 raise ValueError(
-                    f"the {kind} {part!r:.200} in {fullname!r:.200} can't be used: letters, digits, "
-                    "_ and -, beginning with none of -, at most 255"
+                    f"the {kind} {part!r:.200} in {fullname!r:.200} can't be used: it must have 1 "
+                    "to 255 letters, digits, _ and -, and not begin with -"
                 )
         for end in _OURS:
             if name.table.endswith(end):

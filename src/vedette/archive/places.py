@@ -80,7 +80,8 @@ class Places:
             try:
                 self._add(file, read(file))
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite ends it by itself when the disk is full
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 
@@ -109,12 +110,12 @@ class Places:
             ids = batch["trace_id"].to_pylist()
             experiments = batch["experiment_id"].to_pylist()
             if None in ids or None in experiments:
-                raise ArchiveRefused(f"{file.path} has a row without trace or experiment: delete it")
+                raise ArchiveRefused(f"{file.path} has a row of no trace, or of no experiment")
             times = Counter([*ids, *self.find(ids)])
             if len(times) < times.total():
                 ((trace_id, _),) = times.most_common(1)
                 raise ArchiveRefused(
-                    f"the table has two rows of trace {trace_id} (one is in {file.path}): delete one"
+                    f"the table has two rows of trace {trace_id}, one in {file.path}: delete one"
                 )
             rows = [(one, number, other) for one, other in zip(ids, experiments, strict=True)]
             self._connection.executemany(_SQL["put"], rows)

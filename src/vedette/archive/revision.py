@@ -1,8 +1,8 @@
 """One commit to an archive: which rows come and go, and which files that makes anew.
 
 A row that changes is replaced in the file it is in, so changes never make more files; rows of new
-traces make one file for each day of arrival. (Delta's deletion vectors would save rewriting, but not
-every reader knows them, and deltalake doesn't write them.)
+traces make one file for each day of arrival. (Delta's deletion vectors would save rewriting, but
+not every reader knows them, and deltalake doesn't write them.)
 """
 
 from __future__ import annotations

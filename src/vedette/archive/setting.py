@@ -46,7 +46,9 @@ class ArchiveSetting:
         days, optimize = value.get("retention_days"), value.get("optimize", True)
         is_number = isinstance(days, int | float) and not isinstance(days, bool)
         if days is not None and not (is_number and 0 < days <= 100_000):
-            raise ValueError(f"retention_days must be a number above 0 and up to 100,000, not {days!r:.100}")
+            raise ValueError(
+                f"retention_days must be a number above 0 and up to 100,000, not {days!r:.100}"
+            )
         if not isinstance(optimize, bool):
             raise ValueError(f"optimize must be true or false, not {optimize!r:.100}")
         table = TableName.parse(value.get("delta_table_fullname"))

@@ -8,9 +8,9 @@ with the rows:
 ``<archive>/fill-until`` which is to go up to this one
 
 ``<archive>`` names the experiment and the read model: numbers of another one mean nothing, so an
-archive that was kept from another read model, or whose changes are forgotten by now, begins anew. It
-then compares its rows with what was deleted meanwhile, and replaces them as it goes. What is done
-twice, because its commit wasn't seen, gives the same rows.
+archive that was kept from another read model, or whose changes are forgotten by now, begins anew.
+It then deletes the rows of what was deleted meanwhile, and replaces the others as it fills. What is
+done twice, because its commit wasn't seen, gives the same rows.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class _Apps(NamedTuple):
 
 
 class _Head(NamedTuple):
-    """The read model: which it is, its last batch of changes, and the last that it has forgotten."""
+    """The read model: which it is, its last batch of changes, the last that it has forgotten."""
 
     identity: int
     batch: int
@@ -167,7 +167,9 @@ class ArchiveSync:
             except Overtaken as error:
                 logger.info("%s; trying again", error)
                 time.sleep(_RETRY_SECONDS * attempt)
-        raise LakeUnavailable(f"{_ATTEMPTS} commits to {self._table.storage.uri} in a row met others")
+        raise LakeUnavailable(
+            f"{_ATTEMPTS} commits to {self._table.storage.uri} in a row met others"
+        )
 
     def _sync(self) -> bool:
         head, now = self._head(), time.time()
@@ -216,8 +218,8 @@ class ArchiveSync:
             if not work.changes:  # else they are found again
                 begun.after = ids[-1]
             return
-        cursors = {apps.changes: begun.head.batch, apps.filled: 0, apps.fill_until: begun.last_trace}
-        self._table.commit(opened, [], [], cursors)
+        cursors = {apps.changes: begun.head.batch, apps.filled: 0}
+        self._table.commit(opened, [], [], {**cursors, apps.fill_until: begun.last_trace})
         self._beginning = None
 
     def _gone(self, trace_ids: Sequence[str]) -> list[str]:

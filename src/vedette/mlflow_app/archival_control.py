@@ -1,4 +1,4 @@
-"""Archival as users set it: checked, then kept as a tag of the experiment, which the engine reads."""
+"""Archival as users set it: checked, then kept as a tag of the experiment for the engine."""
 
 from __future__ import annotations
 
