@@ -73,9 +73,7 @@ class Plant:
             written.result(10)
         self.index.catch_up([self.journal])
 
-    def archive(
-        self, experiment_id: str = "1", name: TableName = NAME, **settings: Any
-    ) -> Archive:
+    def archive(self, experiment_id: str = "1", name: TableName = NAME, **settings: Any) -> Archive:
         """The archive of an experiment, as an engine that starts takes it up."""
         return Archive(self, experiment_id, ArchiveSetting(name, **settings))
 

@@ -147,9 +147,7 @@ class Histories(RuleBasedStateMachine):
         rows = [row for part in found.values() for row in part]
         assert len(rows) == len({row["trace_id"] for row in rows})
         for one in self.archives:
-            told = [
-                as_told(row) for row in found[self.names[one]] if row["experiment_id"] == one
-            ]
+            told = [as_told(row) for row in found[self.names[one]] if row["experiment_id"] == one]
             assert told == expected(self.plant, one)
 
 
@@ -198,4 +196,3 @@ def test_an_engine_killed_again_and_again_leaves_one_row_per_trace(tmp_path: Pat
     assert len(rows) == len({row["trace_id"] for row in rows}) > 100
     assert [as_told(row) for row in rows] == expected(plant, "1")
     plant.close()
-

@@ -200,10 +200,9 @@ class Archival:
             self._tables.pop(name).places.remove()
         for experiment_id, setting in settings.items():
             table = self._tables.get(setting.table) or self._take_up(setting.table)
-            archive = self._archives.get(experiment_id)
-            if archive is None:
-                archive = self._begin(experiment_id, setting, table)
-                self._archives[experiment_id] = archive
+            if experiment_id not in self._archives:
+                self._archives[experiment_id] = self._begin(experiment_id, setting, table)
+            archive = self._archives[experiment_id]
             archive.setting = setting
             archive.sync.setting = setting
         for name, table in self._tables.items():

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from vedette.archive.table import ArchiveRefused
 from vedette.lake.files import DataFile
-from vedette.sql import statements
+from vedette.named_sql import statements
 
 logger = logging.getLogger(__name__)
 

@@ -67,9 +67,7 @@ class Revision:
         written = []
         for path, change in self.changed.items():
             before = _without(archive.rows(files[path]), change.leaving)
-            written.append(
-                archive.write(files[path].day, chain(before, rows_of(change.coming)))
-            )
+            written.append(archive.write(files[path].day, chain(before, rows_of(change.coming))))
         written += [archive.write(day, rows_of(rows)) for day, rows in self.new.items()]
         return [one for one in written if one is not None], [files[path] for path in self.changed]
 

@@ -18,7 +18,7 @@ from vedette.intake.spans import DecodedSpan
 from vedette.intake.values import stored
 from vedette.lake.rows import SegmentRows
 from vedette.lake.schemas import PARTITION, lake_trace_id
-from vedette.sql import statements
+from vedette.named_sql import statements
 from vedette.traces.contents import Form, SpanContents
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import INCOMPLETE_TAG, infos_by_row
@@ -110,8 +110,8 @@ def _assessment(assessment: Assessment) -> dict[str, Any]:
         "assessment_id": assessment.assessment_id,
         "assessment_name": assessment.name,
         "source": {"source_id": source.source_id, "source_type": source.source_type},
-        "create_time": _time(assessment.create_time_ms),
-        "last_update_time": _time(assessment.last_update_time_ms),
+        "create_time": _time(assessment.create_time_ms or 0),
+        "last_update_time": _time(assessment.last_update_time_ms or 0),
         "expectation": expectation,
         "feedback": feedback,
         "rationale": assessment.rationale,

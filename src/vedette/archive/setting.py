@@ -11,8 +11,8 @@ import sqlalchemy
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from vedette.archive.names import TableName
+from vedette.named_sql import statements
 from vedette.scoring.active import ControlMissing, ControlUnavailable, is_missing
-from vedette.sql import statements
 
 _SQL = statements("vedette.archive", "setting")
 

@@ -34,7 +34,7 @@ from vedette.archive.table import ArchiveTable, Opened, Overtaken
 from vedette.lake.rewrite import Stopped
 from vedette.lake.schemas import lake_trace_id, mlflow_trace_id
 from vedette.lake.storage import LakeUnavailable
-from vedette.sql import statements
+from vedette.named_sql import statements
 from vedette.traces.contents import SpanContents
 from vedette.traces.index import TraceIndex
 

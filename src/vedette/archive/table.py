@@ -90,9 +90,8 @@ class ArchiveTable:
             LakeUnavailable: try again later.
         """
         place = self.storage.local
-        if place is not None and place.exists() and not (place / "_delta_log").exists():
-            if not place.is_dir() or any(place.iterdir()):
-                raise ArchiveRefused(f"at {place} is something that is no Delta table")
+        if place is not None and _is_taken(place):
+            raise ArchiveRefused(f"at {place} is something that is no Delta table")
         handle = self.open().handle
         wanted = f"interval {vacuum_hours} hours"
         if vacuum_hours is not None and handle.metadata().configuration.get(VACUUM) != wanted:
@@ -162,6 +161,13 @@ class ArchiveTable:
 def archive_table(settings: Settings, name: TableName) -> ArchiveTable:
     """The table ``name`` of the lake that is set."""
     return ArchiveTable(name, settings.lake_uri, settings.lake_state / "archives")
+
+
+def _is_taken(place: Path) -> bool:
+    """Whether something else than a table is there; an empty directory is nothing."""
+    if not place.is_dir():
+        return place.exists()
+    return not (place / "_delta_log").exists() and any(place.iterdir())
 
 
 def refusal(handle: DeltaTable) -> str | None:

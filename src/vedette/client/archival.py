@@ -75,10 +75,14 @@ def trace_archival_status(*, experiment_id: str | None = None) -> dict[str, Any]
     Raises:
         MlflowException: RESOURCE_DOES_NOT_EXIST: no such experiment.
     """
-    wanted = experiment_id or _get_experiment_id()
-    found = ask_server("GET", f"/api/archival?experiment_id={quote(wanted, safe='')}")["archives"]
+    wanted = quote(_experiment(experiment_id), safe="")
+    found = ask_server("GET", f"/api/archival?experiment_id={wanted}")["archives"]
     return dict(found[0]) if found else None
 
 
 def _path(experiment_id: str | None) -> str:
-    return f"/api/archival/{quote(experiment_id or _get_experiment_id(), safe='')}"
+    return f"/api/archival/{quote(_experiment(experiment_id), safe='')}"
+
+
+def _experiment(experiment_id: str | None) -> str:
+    return str(_get_experiment_id() if experiment_id is None else experiment_id)

@@ -171,6 +171,7 @@ class ActiveScorers:
             )
         return list(found.values())
 
+
 def _with_names(serialized: str, endpoints: Iterable[Sequence[str]]) -> str:
     """A scorer's definition with gateway endpoints by their names, as the gateway wants them."""
     if _GATEWAY in serialized:

@@ -31,6 +31,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # (trace id, span id) -> arrival in ms since the epoch, and what makes the content
 _Found = dict[tuple[str, str], tuple[int, Callable[[], Any]]]
 
+
 class Form(NamedTuple):
     """A form in which contents are wanted.
 
