@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from mlflow.entities import Assessment, TraceInfo
 from mlflow.entities.span import LazySpan
@@ -35,7 +32,6 @@ from vedette.traces.index import TraceIndex
 from vedette.traces.infos import INCOMPLETE_TAG, infos_by_row
 
 NOW = 1_767_300_000_000  # ms: 2026-01-01
-_BY_DAY = ds.partitioning(pa.schema([("arrival_date", pa.date32())]), flavor="hive")
 NAME = TableName("main", "quality", "traces")
 
 
@@ -115,9 +111,7 @@ class Archive:
 
 def stored(uri: str) -> list[dict[str, Any]]:
     """Every row of a table, by trace id; maps as dicts."""
-    table = DeltaTable(uri)
-    parts = [pq.read_table(path, partitioning=_BY_DAY) for path in table.file_uris()]
-    rows: list[dict[str, Any]] = [row for part in parts for row in part.to_pylist()]
+    rows: list[dict[str, Any]] = DeltaTable(uri).to_pyarrow_table().to_pylist()
     for row in rows:
         for column in ("trace_metadata", "tags"):
             row[column] = dict(row[column])

@@ -39,7 +39,7 @@ from vedette.scoring.active import ControlUnavailable
 from vedette.scoring.completion import Completion
 from vedette.scoring.runner import Scoring
 from vedette.settings import Settings
-from vedette.traces.columns import trim_changes
+from vedette.traces.columns import trim_changes, trim_deletions
 from vedette.traces.contents import SpanContents
 from vedette.traces.index import IndexUnavailable, TraceIndex, why_unusable
 
@@ -214,6 +214,7 @@ class Engine:
             self._checkpoint_at = now + _CHECKPOINT_SECONDS
         if self._tails and now >= self._trim_at:
             trim_changes(self._index)
+            trim_deletions(self._index)
             self._trim_at = now + _TRIM_SECONDS
         return False
 

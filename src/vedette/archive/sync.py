@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,7 +31,8 @@ from vedette.archive.revision import Changes, Wanted, plan
 from vedette.archive.rows import archive_rows, arrival_day
 from vedette.archive.setting import ArchiveSetting
 from vedette.archive.table import ArchiveTable, Opened, Overtaken
-from vedette.lake.rewrite import Stopped
+from vedette.lake.files import DataFile
+from vedette.lake.rewrite import NewFile, Stopped
 from vedette.lake.schemas import lake_trace_id, mlflow_trace_id
 from vedette.lake.storage import LakeUnavailable
 from vedette.named_sql import statements
@@ -219,7 +220,7 @@ class ArchiveSync:
                 begun.after = ids[-1]
             return
         cursors = {apps.changes: begun.head.batch, apps.filled: 0}
-        self._table.commit(opened, [], [], {**cursors, apps.fill_until: begun.last_trace})
+        self._commit(opened, [], [], {**cursors, apps.fill_until: begun.last_trace})
         self._beginning = None
 
     def _gone(self, trace_ids: Sequence[str]) -> list[str]:
@@ -303,8 +304,7 @@ class ArchiveSync:
         revision, later = plan(work.changes, places, files, self._experiment_id)
         if revision or even_if_empty:
             added, removed = revision.carry_out(files, self._files, self._rows)
-            self._table.commit(opened, added, removed, {} if later else work.cursors)
-            self.progress.last_commit = time.time()
+            self._commit(opened, added, removed, {} if later else work.cursors)
         work.changes = later
         return bool(revision) or even_if_empty
 
@@ -327,12 +327,29 @@ class ArchiveSync:
             raise Stopped
         return archive_rows(self._index, self._contents, rows, self._experiment_id)
 
+    def _commit(
+        self,
+        opened: Opened,
+        added: Sequence[NewFile],
+        removed: Sequence[DataFile],
+        cursors: Mapping[str, int],
+    ) -> None:
+        # A power cut mustn't take back from the read model what the cursors are about
+        self._index.make_durable()
+        now = self._table.commit(opened, added, removed, cursors)
+        self.progress.last_commit = time.time()
+        # At once: `_changes` asks the places which traces have a row
+        self._follow(now)
+
     def _open(self) -> Opened:
         opened = self._table.open()
+        self._follow(opened)
+        return opened
+
+    def _follow(self, opened: Opened) -> None:
         self._places.follow(opened.files, self._files.ids)
         self.progress.traces = sum(file.rows for file in opened.files)
         self.progress.files = len(opened.files)
-        return opened
 
     def _head(self) -> _Head:
         return _Head(*self._index.connection().execute(_SQL["head"]).fetchone())

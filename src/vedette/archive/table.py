@@ -108,8 +108,7 @@ class ArchiveTable:
         handle = self.lake_table.open()
         if why := refusal(handle):
             raise ArchiveRefused(f"the table {self.name} can't be an archive: {why}")
-        with lake_errors(f"reading the log of {self.storage.uri}"):
-            return Opened(handle, active_files(handle, self.spec))
+        return self._opened(handle)
 
     def commit(
         self,
@@ -119,12 +118,15 @@ class ArchiveTable:
         cursors: Mapping[str, int],
         *,
         data_change: bool = True,
-    ) -> None:
+    ) -> Opened:
         """Replace files of the version ``opened``, and move cursors, in one commit.
 
         Args:
             cursors: by application id.
             data_change: False if the table has the same rows after it as before.
+
+        Returns:
+            The table's newest version.
 
         Raises:
             Overtaken: the table has a newer version by now; nothing was changed.
@@ -156,6 +158,12 @@ class ArchiveTable:
                     raise
                 raise Overtaken(f"another commit to {self.storage.uri} came first") from error
             self.storage.sync_log(version, version + 1)
+            opened.handle.update_incremental()  # the commit itself leaves it as it was
+        return self._opened(opened.handle)
+
+    def _opened(self, handle: DeltaTable) -> Opened:
+        with lake_errors(f"reading the log of {self.storage.uri}"):
+            return Opened(handle, active_files(handle, self.spec))
 
 
 def archive_table(settings: Settings, name: TableName) -> ArchiveTable:
