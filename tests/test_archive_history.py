@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -60,19 +61,51 @@ class Histories(RuleBasedStateMachine):
         for archive in self.archives.values():
             archive.places.close()
         self.archives = {one: self.plant.archive(one, self.names[one]) for one in EXPERIMENTS}
+        self.remember_what_is_durable()
 
-    @rule(fields=(spans() | start() | other()).map(sensible), days=st.sampled_from([0, 0, 0, 1]))
-    def write(self, fields: dict[str, Any], days: int) -> None:
-        self.at += 1 + days * 86_400_000
-        kind, body = fields["kind"], fields.get("body", b"")
-        rest = {key: value for key, value in fields.items() if key not in ("kind", "body")}
-        self.plant.arrive(Record(kind, self.at, rest, body))
+    def remember_what_is_durable(self) -> None:
+        """Copy the read model whenever it says that it is durable."""
+        make_durable = self.plant.index.make_durable
+
+        def copy() -> None:
+            make_durable()
+            target = sqlite3.connect(self.directory / "durable.db")
+            self.plant.index.connection().backup(target)
+            target.close()
+
+        copy()
+        self.plant.index.make_durable = copy  # type: ignore[method-assign]
+
+    @rule(
+        drawn=st.lists(spans() | start() | other(), min_size=1, max_size=4),
+        days=st.sampled_from([0, 0, 0, 1]),
+    )
+    def write(self, drawn: list[dict[str, Any]], days: int) -> None:
+        self.at += days * 86_400_000
+        for fields in map(sensible, drawn):
+            self.at += 1
+            kind, body = fields["kind"], fields.get("body", b"")
+            rest = {key: value for key, value in fields.items() if key not in ("kind", "body")}
+            self.plant.arrive(Record(kind, self.at, rest, body))
+
+    @rule(number=st.integers(0, 9))
+    def delete(self, number: int) -> None:
+        """One of the traces that there are."""
+        found = self.plant.index.connection().execute("SELECT trace_id FROM traces ORDER BY id")
+        if ids := [trace_id for (trace_id,) in found]:
+            one = ids[number % len(ids)]
+            self.plant.arrive(Record("delete_traces", self.at, {"trace_ids": [one]}))
 
     @rule(one=st.sampled_from(EXPERIMENTS), fill=st.booleans())
     def step(self, one: str, fill: bool) -> None:
         archive = self.archives[one]
         if not (fill and archive.sync.fill()):
             archive.sync.sync()
+
+    @rule(one=st.sampled_from(EXPERIMENTS))
+    def settle(self, one: str) -> None:
+        self.archives[one].settle()
+        self.compare(one)
 
     @rule(
         one=st.sampled_from(EXPERIMENTS),
@@ -121,6 +154,15 @@ class Histories(RuleBasedStateMachine):
         self.restart()
 
     @rule()
+    def cut_power(self) -> None:
+        """What of the read model was not durable is folded again, into other batches."""
+        for path in self.directory.glob("index.db*"):
+            path.unlink()
+        shutil.copy(self.directory / "durable.db", self.plant.settings.index_path)
+        self.plant.open()
+        self.restart()
+
+    @rule()
     def forget_changes(self) -> None:
         trim_changes(self.plant.index, keep=0)
 
@@ -133,22 +175,19 @@ class Histories(RuleBasedStateMachine):
             for _ in range(2):  # a trace may go from one to the other
                 for archive in self.archives.values():
                     archive.settle()
-            self.compare()
+            for one in self.archives:
+                self.compare(one)
         finally:
             self.plant.close()
             for archive in self.archives.values():
                 archive.places.close()
             shutil.rmtree(self.directory)
 
-    def compare(self) -> None:
-        found = {}
-        for archive in self.archives.values():
-            found[archive.table.name] = archive.stored()
-        rows = [row for part in found.values() for row in part]
+    def compare(self, one: str) -> None:
+        rows = self.archives[one].stored()
         assert len(rows) == len({row["trace_id"] for row in rows})
-        for one in self.archives:
-            told = [as_told(row) for row in found[self.names[one]] if row["experiment_id"] == one]
-            assert told == expected(self.plant, one)
+        told = [as_told(row) for row in rows if row["experiment_id"] == one]
+        assert told == expected(self.plant, one)
 
 
 TestHistories = Histories.TestCase
