@@ -52,10 +52,13 @@ class Histories(RuleBasedStateMachine):
         self.at = NOW
         self.archives: dict[str, Archive] = {}
 
-    @initialize(shared=st.booleans())
-    def take_up(self, shared: bool) -> None:
+    @initialize(shared=st.booleans(), drawn=st.lists(spans(), min_size=4, max_size=8))
+    def take_up(self, shared: bool, drawn: list[dict[str, Any]]) -> None:
         self.names = {"1": NAME, "2": NAME if shared else NAME._replace(table="others")}
+        self.write(drawn, 0)
         self.restart()
+        for one in EXPERIMENTS:
+            self.settle(one)
 
     def restart(self) -> None:
         for archive in self.archives.values():
@@ -77,7 +80,7 @@ class Histories(RuleBasedStateMachine):
         self.plant.index.make_durable = copy  # type: ignore[method-assign]
 
     @rule(
-        drawn=st.lists(spans() | start() | other(), min_size=1, max_size=4),
+        drawn=st.lists(spans() | start() | other(), min_size=2, max_size=6),
         days=st.sampled_from([0, 0, 0, 1]),
     )
     def write(self, drawn: list[dict[str, Any]], days: int) -> None:
@@ -140,35 +143,30 @@ class Histories(RuleBasedStateMachine):
             archive.files.write = write  # type: ignore[method-assign]
             archive.table.commit = commit  # type: ignore[method-assign]
 
-    @rule()
-    def lose_places(self) -> None:
-        for archive in self.archives.values():
-            archive.places.close()
-        shutil.rmtree(self.plant.settings.archive_state)
-        self.archives = {}
-        self.restart()
-
-    @rule()
-    def lose_read_model(self) -> None:
-        self.plant.lose_read_model()
-        self.restart()
-
-    @rule()
-    def cut_power(self) -> None:
-        """What of the read model was not durable is folded again, into other batches."""
-        for path in self.directory.glob("index.db*"):
-            path.unlink()
-        shutil.copy(self.directory / "durable.db", self.plant.settings.index_path)
-        self.plant.open()
-        self.restart()
-
-    @rule()
-    def forget_changes(self) -> None:
-        trim_changes(self.plant.index, keep=0)
-
-    @rule(one=st.sampled_from(EXPERIMENTS))
-    def merge(self, one: str) -> None:
-        self.archives[one].upkeep.merge()
+    @rule(
+        what=st.sampled_from(["places", "read model", "power", "changes", "merge"]),
+        one=st.sampled_from(EXPERIMENTS),
+    )
+    def disturb(self, what: str, one: str) -> None:
+        if what == "places":
+            for archive in self.archives.values():
+                archive.places.close()
+            shutil.rmtree(self.plant.settings.archive_state)
+            self.archives = {}
+            self.restart()
+        elif what == "read model":
+            self.plant.lose_read_model()
+            self.restart()
+        elif what == "power":  # what was not durable is folded again, into other batches
+            for path in self.directory.glob("index.db*"):
+                path.unlink()
+            shutil.copy(self.directory / "durable.db", self.plant.settings.index_path)
+            self.plant.open()
+            self.restart()
+        elif what == "changes":
+            trim_changes(self.plant.index, keep=0)
+        else:
+            self.archives[one].upkeep.merge()
 
     def teardown(self) -> None:
         try:
