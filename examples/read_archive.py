@@ -29,11 +29,18 @@ def newest(path: str) -> None:
         print(f"  {row['request_time']:%Y-%m-%d %H:%M:%S}  {row['state']:5}  {asked}")
 
 
+def in_duckdb(path: str) -> duckdb.DuckDBPyConnection:
+    """A database in which the table is called archive. (With DuckDB's extension `delta`, which it
+    downloads, `delta_scan('<path>')` does the same.)"""
+    database = duckdb.connect()
+    database.register("archive", DeltaTable(path).to_pyarrow_dataset())
+    return database
+
+
 def scores(path: str) -> None:
     """DuckDB: the mean of each scorer and the people behind it, overridden assessments left out."""
-    archive = DeltaTable(path).to_pyarrow_dataset()  # the name is what the SQL below refers to
     print("Assessments:")
-    found = duckdb.sql(
+    found = in_duckdb(path).sql(
         """
         SELECT one.assessment_name, one.source.source_type, count(*) AS assessments,
           avg(CASE one.feedback.value WHEN 'true' THEN 1 WHEN 'yes' THEN 1
@@ -48,9 +55,8 @@ def scores(path: str) -> None:
 
 def slowest_tools(path: str) -> None:
     """DuckDB: which spans take longest."""
-    archive = DeltaTable(path).to_pyarrow_dataset()
     print("Spans:")
-    found = duckdb.sql(
+    found = in_duckdb(path).sql(
         """
         SELECT span.name, count(*) AS calls,
           round(avg(span.end_time_unix_nano - span.start_time_unix_nano) / 1e6, 1) AS ms

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import sqlite3
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,10 @@ from vedette.archive.table import archive_table
 from vedette.archive.upkeep import Upkeep
 from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Record
+from vedette.intake.segments import segment_files
 from vedette.lake.read import SpanReader
 from vedette.lake.table import Lake
+from vedette.pipeline import Tail
 from vedette.settings import Settings
 from vedette.traces.contents import SpanContents
 from vedette.traces.index import TraceIndex
@@ -40,9 +45,10 @@ class Plant:
 
     def __init__(self, data: Path) -> None:
         self.settings = Settings(data=data)
-        self.writer = JournalWriter(self.settings.server_journal)
+        self.writer = JournalWriter(self.settings.server_journal, segment_seconds=0.2)
         self.journal = JournalReader(self.settings.server_journal)
         self.stop = threading.Event()
+        self._durable = data / "durable.db"
         self.open()
 
     def open(self) -> None:
@@ -52,6 +58,26 @@ class Plant:
         self.index.catch_up([self.journal])
         self.lake = Lake(settings.lake_uri, settings.lake_state, {})
         self.contents = SpanContents(self.index, [self.journal], SpanReader(self.lake.spans))
+        self._copy_what_is_durable()
+
+    def _copy_what_is_durable(self) -> None:
+        """Now, and whenever the read model says that it is durable."""
+        make_durable = self.index.make_durable
+
+        def copy() -> None:
+            make_durable()
+            with closing(sqlite3.connect(self._durable)) as target:
+                self.index.connection().backup(target)
+
+        copy()
+        self.index.make_durable = copy  # type: ignore[method-assign]
+
+    def cut_power(self) -> None:
+        """What of the read model was not durable is folded again, into other batches."""
+        for path in self.settings.data.glob("index.db*"):
+            path.unlink()
+        shutil.copy(self._durable, self.settings.index_path)
+        self.open()
 
     def close(self) -> None:
         self.writer.close()
@@ -68,6 +94,21 @@ class Plant:
         for written in [self.writer.append(record) for record in records]:
             written.result(10)
         self.index.catch_up([self.journal])
+
+    def to_lake(self) -> None:
+        """What has arrived is sealed and committed to the lake's tables."""
+        tail = Tail(self.journal, self.index, self.lake)
+        while not self._is_empty():
+            tail.advance()
+            tail.commit_sealed(lambda: False)
+            time.sleep(0.02)
+
+    def _is_empty(self) -> bool:
+        try:
+            files = segment_files(self.journal.directory)
+            return all(path.stat().st_size == 0 for _, _, path in files)
+        except FileNotFoundError:  # one is being sealed
+            return False
 
     def archive(self, experiment_id: str = "1", name: TableName = NAME, **settings: Any) -> Archive:
         """The archive of an experiment, as an engine that starts takes it up."""
@@ -255,6 +296,7 @@ def keep_for(data: Path) -> None:
     plant.settings = Settings(data=data)
     plant.journal = JournalReader(plant.settings.server_journal)
     plant.stop = threading.Event()
+    plant._durable = data / "durable.db"
     plant.open()
     archive = plant.archive()
     print("begun", flush=True)

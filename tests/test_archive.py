@@ -322,6 +322,20 @@ def test_changes_that_are_forgotten_mean_to_begin_anew(plant: Plant) -> None:
     same_as_read_model(plant, archive)
 
 
+def test_a_power_cut_takes_no_change_from_an_archive(plant: Plant) -> None:
+    """The changes are numbered anew by it: what was folded one by one comes in one batch."""
+    archive = plant.archive()
+    archive.settle()
+    for number in range(5):
+        plant.arrive(trace(number))
+    archive.settle()
+    plant.cut_power()
+    plant.arrive(score(2), delete(4))
+    again = plant.archive()
+    again.settle()
+    same_as_read_model(plant, again)
+
+
 def test_lost_or_damaged_places_are_found_again(plant: Plant) -> None:
     plant.arrive(trace(1), trace(2))
     archive = plant.archive()

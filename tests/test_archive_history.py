@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -64,20 +63,6 @@ class Histories(RuleBasedStateMachine):
         for archive in self.archives.values():
             archive.places.close()
         self.archives = {one: self.plant.archive(one, self.names[one]) for one in EXPERIMENTS}
-        self.remember_what_is_durable()
-
-    def remember_what_is_durable(self) -> None:
-        """Copy the read model whenever it says that it is durable."""
-        make_durable = self.plant.index.make_durable
-
-        def copy() -> None:
-            make_durable()
-            target = sqlite3.connect(self.directory / "durable.db")
-            self.plant.index.connection().backup(target)
-            target.close()
-
-        copy()
-        self.plant.index.make_durable = copy  # type: ignore[method-assign]
 
     @rule(
         drawn=st.lists(spans() | start() | other(), min_size=2, max_size=6),
@@ -157,11 +142,8 @@ class Histories(RuleBasedStateMachine):
         elif what == "read model":
             self.plant.lose_read_model()
             self.restart()
-        elif what == "power":  # what was not durable is folded again, into other batches
-            for path in self.directory.glob("index.db*"):
-                path.unlink()
-            shutil.copy(self.directory / "durable.db", self.plant.settings.index_path)
-            self.plant.open()
+        elif what == "power":
+            self.plant.cut_power()
             self.restart()
         elif what == "changes":
             trim_changes(self.plant.index, keep=0)

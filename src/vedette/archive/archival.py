@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 20.0
 _SETTINGS_SECONDS = 2.0
+_SLACK_SECONDS = 20.0  # what was there before, and upkeep, can wait, but not for ever
 _FILL_PAUSE_SECONDS = 1.0
 _FILL_SHARE = 0.5  # of the time: what was there before can wait
 _MERGE_SECONDS = 60.0
@@ -49,7 +50,7 @@ class _Task:
 
     name: str
     run: Callable[[], float]  # returns in how many seconds it is due again
-    urgent: bool  # before those that are not
+    slack: float = 0.0  # seconds for which it can wait while others are due
     due: float = field(default_factory=time.monotonic)
     failures: int = 0
     error: str | None = None
@@ -132,7 +133,7 @@ class Archival:
         due = [task for task in tasks if task.due <= now]
         if not due:
             return False
-        self._run(min(due, key=lambda task: (not task.urgent, task.due)))
+        self._run(min(due, key=lambda task: task.due + task.slack))
         return True
 
     def _tasks(self, name: TableName, table: _Table) -> list[_Task]:
@@ -170,7 +171,9 @@ class Archival:
             return
         except Exception as error:
             # A defect, too, must not end the others
-            delay = min(_FIRST_RETRY_SECONDS * 2.0**task.failures, _LONGEST_RETRY_SECONDS)
+            delay = min(
+                _FIRST_RETRY_SECONDS * 2.0 ** min(task.failures, 16), _LONGEST_RETRY_SECONDS
+            )
             task.failures += 1
             if task.error is None:
                 foreseen = isinstance(error, _FORESEEN)
@@ -218,17 +221,17 @@ class Archival:
             _Task(
                 f"merging small files of the archive {name}",
                 lambda: 0.0 if kept.optimize and upkeep.merge() else _MERGE_SECONDS,
-                urgent=False,
+                _SLACK_SECONDS,
             ),
             _Task(
                 f"cleaning the log of the archive {name}",
                 partial(_every, _CLEAN_SECONDS, upkeep.clean),
-                urgent=False,
+                _SLACK_SECONDS,
             ),
             _Task(
                 f"vacuuming the archive {name}",
                 partial(_every, _VACUUM_SECONDS, upkeep.vacuum, places.tidy),
-                urgent=False,
+                _SLACK_SECONDS,
             ),
         ]
         self._tables[name] = kept
@@ -254,6 +257,8 @@ class Archival:
                 sync.forget()
                 if _is_damage(error):
                     table.places.renew()
+                    for one in self._archives.values():  # who shares them looks anew, too
+                        one.sync.forget()
                 raise
             took = time.monotonic() - began
             return took / share - took if more else pause
@@ -263,16 +268,16 @@ class Archival:
 
         what = f"the archive {setting.table} of experiment {experiment_id}"
         tasks = [
-            _Task(what, partial(in_turn, sync.sync, SYNC_SECONDS, 1.0), urgent=True),
+            _Task(what, partial(in_turn, sync.sync, SYNC_SECONDS, 1.0)),
             _Task(
                 f"filling {what}",
                 partial(in_turn, sync.fill, _FILL_PAUSE_SECONDS, _FILL_SHARE),
-                urgent=False,
+                _SLACK_SECONDS,
             ),
             _Task(
                 f"deleting old rows of {what}",
                 partial(in_turn, retire, _RETIRE_SECONDS, _FILL_SHARE),
-                urgent=False,
+                _SLACK_SECONDS,
             ),
         ]
         logger.info("keeping %s", what)

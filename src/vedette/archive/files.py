@@ -64,9 +64,11 @@ class ArchiveFiles:
     def rows(self, file: DataFile) -> Iterator[pa.Table]:
         """All rows, some at a time."""
         with self._open(file) as parquet:
-            for batch in parquet.iter_batches(_READ_ROWS):
-                rows = pa.Table.from_batches([batch])
-                yield rows if rows.schema.equals(FILE_SCHEMA) else rows.cast(FILE_SCHEMA)
+            # One at a time: a batch over several would hold as much of each
+            for group in range(parquet.num_row_groups):
+                for batch in parquet.iter_batches(_READ_ROWS, row_groups=[group]):
+                    rows = pa.Table.from_batches([batch])
+                    yield rows if rows.schema.equals(FILE_SCHEMA) else rows.cast(FILE_SCHEMA)
 
     def write(self, day: str, rows: Iterable[pa.Table]) -> NewFile | None:
         """Write a file; it isn't part of the table until it is committed.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_PART = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]{0,254}")
+_PART = re.compile("[A-Za-z0-9_][A-Za-z0-9_-]*")
+_LONGEST = 200  # files are named after it
 # The ends of the names of Vedette's own tables and views
 _OURS = (
     "_otel_spans",
@@ -36,12 +37,16 @@ class TableName(NamedTuple):
             raise ValueError(
                 f"{fullname!r:.200} is no full name of a table: write catalog.schema.table"
             )
+        if len(fullname) > _LONGEST:
+            raise ValueError(
+                f"{fullname!r:.50}... can't be used: it has more than {_LONGEST} characters"
+            )
         name = cls(*fullname.split("."))
         for kind, part in zip(cls._fields, name, strict=True):
             if not _PART.fullmatch(part):
                 raise ValueError(
-                    f"the {kind} {part!r:.200} in {fullname!r:.200} can't be used: it must have 1 "
-                    "to 255 letters, digits, _ and -, and not begin with -"
+                    f"the {kind} {part!r:.200} in {fullname!r:.200} can't be used: it must have "
+                    "letters, digits, _ and - only, and not begin with -"
                 )
         for end in _OURS:
             if name.table.endswith(end):

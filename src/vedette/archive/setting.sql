@@ -1,5 +1,8 @@
 -- Plain SQL that SQLite, Postgres and MySQL know.
 
 -- name: archival
-SELECT experiment_id, value FROM experiment_tags WHERE experiment_tags.key = :tag
-ORDER BY experiment_id;
+-- Not of experiments that were deleted: they may come back.
+SELECT t.experiment_id, t.value FROM experiment_tags t
+JOIN experiments e ON e.experiment_id = t.experiment_id
+WHERE t.key = :tag AND e.lifecycle_stage = 'active'
+ORDER BY t.experiment_id;

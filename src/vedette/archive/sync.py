@@ -224,10 +224,9 @@ class ArchiveSync:
         self._beginning = None
 
     def _gone(self, trace_ids: Sequence[str]) -> list[str]:
-        values = {
-            "ids": orjson.dumps([mlflow_trace_id(one) for one in trace_ids]).decode(),
-            "experiment": int(self._experiment_id),
-        }
+        # A client may have chosen an id that looks like OpenTelemetry's
+        ids = {*trace_ids, *map(mlflow_trace_id, trace_ids)}
+        values = {"ids": orjson.dumps(list(ids)).decode(), "experiment": int(self._experiment_id)}
         found = self._index.connection().execute(_SQL["gone"], values)
         return [lake_trace_id(trace_id) for (trace_id,) in found]
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import pyarrow.compute as pc
 
 from vedette.archive.files import ArchiveFiles
-from vedette.archive.setting import ArchiveSetting, ArchiveSettings
-from vedette.archive.table import ArchiveRefused, ArchiveTable, Overtaken, archive_table
+from vedette.archive.setting import ArchiveSetting
+from vedette.archive.table import ArchiveTable
 from vedette.lake.files import DataFile
 from vedette.lake.maintenance import clean_log, vacuum_files
 from vedette.lake.rewrite import RowsLost, Stopped
-from vedette.lake.storage import LakeUnavailable
-from vedette.scoring.active import control_engine
-from vedette.settings import Settings
 
 # Rows change most soon after they came: files are merged when that is over, so that a change
 # makes a small file anew, not a large one.
@@ -28,15 +24,6 @@ _TIER_BYTES = (256 << 10, 2 << 20)
 _FAN_IN = 8
 _MERGE_BYTES = 16 << 20
 _RETIRE_BYTES = 64 << 20  # of files that are made anew in a commit
-
-
-@dataclass(slots=True)
-class Maintained:
-    """What `maintain` did to a table, and what kept it from doing more."""
-
-    merges: int = 0
-    files_deleted: int = 0
-    error: str | None = None
 
 
 class Upkeep:
@@ -112,42 +99,6 @@ class Upkeep:
         how many."""
         self._table.open()
         return vacuum_files(self._table.lake_table)
-
-
-def maintain(settings: Settings) -> dict[str, Maintained]:
-    """Do the upkeep of all archives now, whether or not an engine is running; by table.
-
-    Raises:
-        ControlUnavailable: which there are can't be told.
-    """
-    engine = control_engine(settings.control_uri)
-    try:
-        found = ArchiveSettings(engine).read()
-    finally:
-        engine.dispose()
-    done: dict[str, Maintained] = {}
-    for experiment_id, setting in found.items():
-        if isinstance(setting, ArchiveSetting):
-            name = str(setting.table)
-            done.setdefault(name, Maintained())
-            try:
-                _maintain(settings, experiment_id, setting, done[name])
-            except (ArchiveRefused, LakeUnavailable, OSError, Overtaken) as error:
-                done[name].error = str(error)
-    return done
-
-
-def _maintain(
-    settings: Settings, experiment_id: str, setting: ArchiveSetting, done: Maintained
-) -> None:
-    table = archive_table(settings, setting.table)
-    upkeep = Upkeep(table, ArchiveFiles(table, settings.scratch), threading.Event())
-    while upkeep.retire(experiment_id, setting):
-        pass
-    while setting.optimize and upkeep.merge():
-        done.merges += 1
-    upkeep.clean()
-    done.files_deleted += upkeep.vacuum()
 
 
 def plan_merges(files: Sequence[DataFile], now: float) -> list[list[DataFile]]:
