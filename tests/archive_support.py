@@ -36,6 +36,7 @@ from vedette.traces.contents import SpanContents
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import INCOMPLETE_TAG, infos_by_row
 
+_TAGS_OF_READS = (INCOMPLETE_TAG, "mlflow.artifactLocation")  # put there by whoever reads
 NOW = 1_767_300_000_000  # ms: 2026-01-01
 NAME = TableName("main", "quality", "traces")
 
@@ -191,7 +192,7 @@ def told(info: TraceInfo, spans: Sequence[Any]) -> dict[str, Any]:
         "request": roots[0].inputs if roots and roots[0].inputs is not None else None,
         "response": roots[0].outputs if roots and roots[0].outputs is not None else None,
         "trace_metadata": dict(info.trace_metadata),
-        "tags": {k: v for k, v in info.tags.items() if k != INCOMPLETE_TAG},
+        "tags": {k: v for k, v in info.tags.items() if k not in _TAGS_OF_READS},
         "spans": [
             {
                 "span_id": span.span_id,

@@ -142,6 +142,16 @@ def test_numbers_and_times_beyond_what_tables_can_hold_are_cut(plant: Plant) -> 
     assert years == [9999, 1]
 
 
+def test_half_a_surrogate_pair_costs_that_character(plant: Plant) -> None:
+    plant.arrive(trace(1), trace(2))
+    plant.arrive(Record("assessments", NOW, {"put": [assessment(1, "a", '"half \\ud83d"')]}))
+    archive = plant.archive()
+    archive.settle()
+    one, other = archive.stored()
+    assert [a["feedback"]["value"] for a in one["assessments"]] == ["half ?"]
+    assert len(other["spans"]) == 2
+
+
 # Following
 
 

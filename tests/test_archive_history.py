@@ -25,7 +25,7 @@ from vedette.lake.storage import LakeUnavailable
 from vedette.traces.columns import trim_changes
 
 EXPERIMENTS = ("1", "2")
-KILLS = 8
+KILLS = 4
 
 
 class Killed(BaseException):

@@ -56,10 +56,11 @@ def archive_rows(
     finally:
         connection.execute("COMMIT")
     spans = contents.in_form(_SPANS, [row for row, _ in arrived])
-    return pa.Table.from_pylist(
-        [_row(infos[row], received_ms, spans.get(row, [])) for row, received_ms in arrived],
-        schema=FILE_SCHEMA,
-    )
+    found = [_row(infos[row], received_ms, spans.get(row, [])) for row, received_ms in arrived]
+    try:
+        return pa.Table.from_pylist(found, schema=FILE_SCHEMA)
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can carry
+        return pa.Table.from_pylist(_unicode(found), schema=FILE_SCHEMA)
 
 
 def _row(info: TraceInfo, received_ms: int, spans: list[dict[str, Any]]) -> dict[str, Any]:
@@ -129,6 +130,17 @@ def _texts(entries: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 def _text(value: Any) -> str | None:
     """Text as it is; anything else, but null, as JSON."""
     return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _unicode(value: Any) -> Any:
+    """The same with text that any reader can decode."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {key: _unicode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_unicode, value))
+    return value
 
 
 def _time(milliseconds: int) -> datetime:
