@@ -172,7 +172,7 @@ class Histories(RuleBasedStateMachine):
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(
-    max_examples=20,
+    max_examples=12,
     stateful_step_count=18,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -106,7 +106,7 @@ def test_an_archive_is_current_within_a_minute(vedette: RunningVedette, experime
 
     status = api.trace_archival_status()
     assert status is not None
-    assert (status["state"], status["traces"], status["error"]) == ("current", 2, None)
+    assert (status["state"], status["rows"], status["error"]) == ("current", 2, None)
     assert status["uri"] == uri_of(vedette, name)
     code, out, err = cli(vedette, "archive", "status", "--json", "--experiment", experiment)
     assert code == 0, err

@@ -98,7 +98,7 @@ class Progress:
     filled: int = 0
     fill_until: int | None = None
     last_commit: float | None = None
-    traces: int | None = None  # rows of the table, other experiments' included
+    rows: int | None = None  # of the table, other experiments' included
     files: int | None = None
 
 
@@ -347,7 +347,7 @@ class ArchiveSync:
 
     def _follow(self, opened: Opened) -> None:
         self._places.follow(opened.files, self._files.ids)
-        self.progress.traces = sum(file.rows for file in opened.files)
+        self.progress.rows = sum(file.rows for file in opened.files)
         self.progress.files = len(opened.files)
 
     def _head(self) -> _Head:

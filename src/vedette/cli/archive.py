@@ -102,20 +102,20 @@ def status(
     if not found:
         print("No experiment is archived. Archive one: see `vedette archive enable --help`")
         return
-    rows: list[tuple[str, ...]] = [("experiment", "table", "state", "filled", "lag", "traces")]
+    lines: list[tuple[str, ...]] = [("experiment", "table", "state", "filled", "lag", "rows")]
     for one in found:
-        filled, lag, traces = one.get("filled"), one.get("lag_seconds"), one.get("traces")
-        rows.append(
+        filled, lag, rows = one.get("filled"), one.get("lag_seconds"), one.get("rows")
+        lines.append(
             (
                 one["experiment_id"],
                 one.get("delta_table_fullname", ""),
                 one["state"],
                 "" if filled is None else f"{filled:.0%}",
                 "" if lag is None else f"{lag:.0f} s",
-                "" if traces is None else f"{traces:,}",
+                "" if rows is None else f"{rows:,}",
             )
         )
-    print_rows(rows)
+    print_rows(lines)
     for one in found:
         if one["error"]:
             print(f"experiment {one['experiment_id']}: {one['error']}")

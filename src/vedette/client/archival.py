@@ -69,7 +69,7 @@ def trace_archival_status(*, experiment_id: str | None = None) -> dict[str, Any]
     Returns:
         ``delta_table_fullname``, ``uri``, ``retention_days``, ``optimize``; ``state`` (starting,
         filling, current, behind or failing), ``filled`` (the share of the traces that were there
-        before, 0..1), ``lag_seconds``, ``last_commit`` (Unix seconds), ``traces`` and ``files`` of
+        before, 0..1), ``lag_seconds``, ``last_commit`` (Unix seconds), ``rows`` and ``files`` of
         the table, ``error``.
 
     Raises:

@@ -109,7 +109,7 @@ class ArchivalControl:
             "filled": None if fill_until is None else progress["filled"] / max(1, fill_until),
             **{
                 key: progress.get(key)
-                for key in ("lag_seconds", "last_commit", "traces", "files", "error")
+                for key in ("lag_seconds", "last_commit", "rows", "files", "error")
             },
         }
 
