@@ -21,10 +21,12 @@ import pytest
 from deltalake import DeltaTable
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from typer.testing import CliRunner
 
 import vedette as api
 from archive_support import as_told, stored, told
 from running import RunningVedette
+from vedette.cli import app
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CURRENT_SECONDS = 60.0  # what is promised
@@ -66,15 +68,8 @@ def call(vedette: RunningVedette, method: str, path: str, body: Any = None) -> t
 
 
 def cli(vedette: RunningVedette, *arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "vedette", *arguments],
-        env={**os.environ, "COLUMNS": "200", "VEDETTE_URL": vedette.url},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200", "VEDETTE_URL": vedette.url})
+    return done.exit_code, done.stdout, done.stderr
 
 
 def test_an_archive_is_current_within_a_minute(vedette: RunningVedette, experiment: str) -> None:
