@@ -159,6 +159,17 @@ def test_what_makes_no_sense_is_refused(
     assert api.trace_archival_status() is None
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_a_body_that_is_no_json_is_refused(
+    vedette: RunningVedette, experiment: str, content: bytes
+) -> None:
+    url = f"{vedette.url}/api/archival/{experiment}"
+    with pytest.raises(HTTPError) as caught:
+        urllib.request.urlopen(urllib.request.Request(url, content, method="PUT"), timeout=30)
+    assert caught.value.code == 400
+    assert json.load(caught.value)["error_code"] == "INVALID_PARAMETER_VALUE"
+
+
 @pytest.mark.parametrize("experiment_id", ["123456789", "9" * 30, "x"])
 def test_experiments_that_are_none(vedette: RunningVedette, experiment_id: str) -> None:
     body = {"delta_table_fullname": "main.x.y"}

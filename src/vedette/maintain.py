@@ -74,7 +74,8 @@ def _attempt(name: str, table: LakeTable, work: Callable[[], int]) -> Maintained
         if handle is None:  # nothing has ever been written to it
             return done
         files = active_files(handle, table.spec)
-        done.files_before, done.bytes_before = len(files), sum(file.size for file in files)
+        done.files_before = done.files_after = len(files)
+        done.bytes_before = done.bytes_after = sum(file.size for file in files)
         done.deleted = work()
         files = active_files(table.open(), table.spec)
         done.files_after, done.bytes_after = len(files), sum(file.size for file in files)

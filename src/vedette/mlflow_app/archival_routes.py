@@ -24,7 +24,7 @@ def archival_routes(control: ArchivalControl) -> list[Route]:
     async def answer_enable(request: Request) -> Response:
         try:
             body = await request.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _refusal(MlflowException.invalid_parameter_value(f"not JSON: {error}"))
         experiment_id = request.path_params["experiment_id"]
         return await _answer(lambda: control.enable(experiment_id, body))
