@@ -105,7 +105,7 @@ def test_a_table_that_is_no_archive_any_more_is_left_alone_and_told(plant: Plant
     done = maintained(plant.settings)[str(NAME)]
     assert done.error is not None
     assert "mine is no column" in done.error
-    assert done.files_after == done.files_before == 1
+    assert done.files_after == done.files_before > 0
     assert DeltaTable(uri).version() == version
 
 

@@ -22,6 +22,7 @@ from vedette.named_sql import statements
 from vedette.traces.contents import Form, SpanContents
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import INCOMPLETE_TAG, infos_by_row
+from vedette.unicode import storable
 
 _SQL = statements("vedette.archive", "changes")
 
@@ -60,7 +61,7 @@ def archive_rows(
     try:
         return pa.Table.from_pylist(found, schema=FILE_SCHEMA)
     except UnicodeEncodeError:  # half a surrogate pair, which JSON can carry
-        return pa.Table.from_pylist(_unicode(found), schema=FILE_SCHEMA)
+        return pa.Table.from_pylist(_storable(found), schema=FILE_SCHEMA)
 
 
 def _row(info: TraceInfo, received_ms: int, spans: list[dict[str, Any]]) -> dict[str, Any]:
@@ -132,14 +133,14 @@ def _text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
-def _unicode(value: Any) -> Any:
-    """The same with text that any reader can decode."""
+def _storable(value: Any) -> Any:
+    """The same with all text in it storable."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return storable(value)
     if isinstance(value, dict):
-        return {key: _unicode(item) for key, item in value.items()}
+        return {key: _storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(_unicode, value))
+        return type(value)(map(_storable, value))
     return value
 
 
