@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy
 from deltalake import DeltaTable
 from mlflow.entities import Assessment, TraceInfo
 from mlflow.entities.span import LazySpan
@@ -21,7 +22,7 @@ from mlflow.entities.span import LazySpan
 from vedette.archive.files import ArchiveFiles
 from vedette.archive.names import TableName
 from vedette.archive.places import Places
-from vedette.archive.setting import ArchiveSetting
+from vedette.archive.setting import ARCHIVAL_TAG, ArchiveSetting
 from vedette.archive.sync import ArchiveSync
 from vedette.archive.table import archive_table
 from vedette.archive.upkeep import Upkeep
@@ -149,6 +150,25 @@ class Archive:
     def ids(self) -> list[str]:
         """The trace ids of the table's rows, sorted."""
         return sorted(row["trace_id"] for row in self.stored())
+
+
+def enable(settings: Settings, experiment_id: str, setting: ArchiveSetting) -> None:
+    """What of MLflow's database an archive is set in."""
+    engine = sqlalchemy.create_engine(settings.control_uri)
+    with engine.begin() as connection:
+        for statement in (
+            "CREATE TABLE IF NOT EXISTS experiments (experiment_id, lifecycle_stage)",
+            "CREATE TABLE IF NOT EXISTS experiment_tags (experiment_id, key, value)",
+        ):
+            connection.execute(sqlalchemy.text(statement))
+        connection.execute(
+            sqlalchemy.text("INSERT INTO experiments VALUES (:id, 'active')"), {"id": experiment_id}
+        )
+        connection.execute(
+            sqlalchemy.text("INSERT INTO experiment_tags VALUES (:id, :key, :value)"),
+            {"id": experiment_id, "key": ARCHIVAL_TAG, "value": json.dumps(setting.as_json())},
+        )
+    engine.dispose()
 
 
 def stored(uri: str) -> list[dict[str, Any]]:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy
 from deltalake import DeltaTable, write_deltalake
 from typer.testing import CliRunner
 
-from archive_support import NAME, NOW, Plant, as_told, expected
+from archive_support import NAME, NOW, Plant, as_told, enable, expected
 from test_archive import DAY_MS, trace
-from vedette.archive.setting import ARCHIVAL_TAG, ArchiveSetting
+from vedette.archive.setting import ArchiveSetting
 from vedette.cli import app
 from vedette.maintain import Maintained, maintain
 from vedette.settings import Settings
@@ -25,25 +24,6 @@ def plant(tmp_path: Path) -> Iterator[Plant]:
     plant = Plant(tmp_path)
     yield plant
     plant.close()
-
-
-def enable(settings: Settings, experiment_id: str, setting: ArchiveSetting) -> None:
-    """What of MLflow's database an archive is set in."""
-    engine = sqlalchemy.create_engine(settings.control_uri)
-    with engine.begin() as connection:
-        for statement in (
-            "CREATE TABLE IF NOT EXISTS experiments (experiment_id, lifecycle_stage)",
-            "CREATE TABLE IF NOT EXISTS experiment_tags (experiment_id, key, value)",
-        ):
-            connection.execute(sqlalchemy.text(statement))
-        connection.execute(
-            sqlalchemy.text("INSERT INTO experiments VALUES (:id, 'active')"), {"id": experiment_id}
-        )
-        connection.execute(
-            sqlalchemy.text("INSERT INTO experiment_tags VALUES (:id, :key, :value)"),
-            {"id": experiment_id, "key": ARCHIVAL_TAG, "value": json.dumps(setting.as_json())},
-        )
-    engine.dispose()
 
 
 def maintained(settings: Settings) -> dict[str, Maintained]:
