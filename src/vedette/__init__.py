@@ -9,16 +9,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vedette.client.archival import (
+        disable_trace_archival,
+        enable_trace_archival,
+        trace_archival_status,
+    )
     from vedette.client.scoring_settings import set_sampling_strata, set_scoring_budget
     from vedette.client.sql import sql
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "set_sampling_strata", "set_scoring_budget", "sql"]
+__all__ = [
+    "__version__",
+    "disable_trace_archival",
+    "enable_trace_archival",
+    "set_sampling_strata",
+    "set_scoring_budget",
+    "sql",
+    "trace_archival_status",
+]
 
 _HOMES = {
+    "disable_trace_archival": "vedette.client.archival",
+    "enable_trace_archival": "vedette.client.archival",
     "set_sampling_strata": "vedette.client.scoring_settings",
     "set_scoring_budget": "vedette.client.scoring_settings",
     "sql": "vedette.client.sql",
+    "trace_archival_status": "vedette.client.archival",
 }
 
 

@@ -1,4 +1,5 @@
-"""The engine process: moves the journals to the lake and the read model, scores, maintains.
+"""The engine process: moves the journals to the lake and the read model, scores, archives,
+maintains.
 
 Each duty has a thread of its own that never ends by an error: it reports, waits longer and longer,
 and tries again, so that a lake that can't be reached doesn't stop the read model, and the other way
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vedette.archive.archival import Archival
 from vedette.intake.journal import (
     JournalCorrupt,
     JournalFull,
@@ -37,7 +39,7 @@ from vedette.scoring.active import ControlUnavailable
 from vedette.scoring.completion import Completion
 from vedette.scoring.runner import Scoring
 from vedette.settings import Settings
-from vedette.traces.columns import trim_changes
+from vedette.traces.columns import trim_changes, trim_deletions
 from vedette.traces.contents import SpanContents
 from vedette.traces.index import IndexUnavailable, TraceIndex, why_unusable
 
@@ -94,6 +96,7 @@ class Engine:
         contents = SpanContents(self._index, journals, SpanReader(self._lake.spans))
         self._maintenance = Maintenance(self._lake.tables, settings.scratch)
         self._scoring = Scoring(settings, self._index, contents, self._journal)
+        self._archival = Archival(settings, self._index, contents, self._stopping)
 
     def run(self) -> None:
         """Work until asked to stop, then finish what is under way."""
@@ -103,6 +106,7 @@ class Engine:
             "read model": self._fold,
             "lake": self._commit,
             "scoring": self._score,
+            "archival": self._archive,
             "upkeep": self._keep_up,
         }
         threads = [
@@ -128,6 +132,7 @@ class Engine:
         for thread in threads:
             thread.join(max(0.0, patience - time.monotonic()))
         self._scoring.close()
+        self._archival.close()
         self._journal.close()
 
     def _repeat(self, name: str, duty: Callable[[], bool]) -> None:
@@ -199,6 +204,9 @@ class Engine:
     def _score(self) -> bool:
         return bool(self._tails) and self._scoring.tick()
 
+    def _archive(self) -> bool:
+        return bool(self._tails) and self._archival.tick()
+
     def _keep_up(self) -> bool:
         now = time.monotonic()
         if self._tails and now >= self._checkpoint_at:
@@ -206,6 +214,7 @@ class Engine:
             self._checkpoint_at = now + _CHECKPOINT_SECONDS
         if self._tails and now >= self._trim_at:
             trim_changes(self._index)
+            trim_deletions(self._index)
             self._trim_at = now + _TRIM_SECONDS
         return False
 
@@ -226,6 +235,10 @@ class Engine:
                 **({"rebuilding": rebuild.state()} if rebuild else {}),
             },
             "journal": {"refusing": self._journal.refusing},
+            "archival": {
+                "archives": self._archival.state(),
+                "error": self._errors.get("archival") or self._archival.error,
+            },
             "workers": {**self._scoring.state(), "error": self._errors.get("scoring")},
         }
         write_state(Path(self._settings.run_dir) / "engine.json", state)

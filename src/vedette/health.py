@@ -27,6 +27,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vedette import __version__
+from vedette.archive.told import archive_gauges, archive_warnings
 from vedette.intake.http import METRICS as INTAKE_METRICS
 from vedette.intake.journal import JournalWriter
 from vedette.intake.segments import segment_files
@@ -66,15 +67,17 @@ class Health:
         lake = engine.get("lake", {})
         index = {"error": engine.get("index", {}).get("error"), **self._index()}
         disk = {"free_bytes": shutil.disk_usage(self._settings.data).free}
-        warnings = list(self._warnings(parts, journal, lake, index, disk))
+        archival = engine.get("archival", {})
+        warnings = list(self._warnings(parts, journal, lake, index, archival, disk))
         if parts["engine"]["state"] == "starting":
             status = "starting"
         elif "rebuilding" in index and not index["error"] and parts["engine"]["state"] == "running":
             status = "rebuilding"
         else:
             status = "degraded" if warnings else "ok"
-        # What follows is for the scorers' owners; all parts do their work
+        # What follows is for the scorers' and archives' owners; all parts do their work
         warnings += scorer_warnings(parts["workers"].get("scorers", {}))
+        warnings += archive_warnings(archival.get("archives", {}))
         if problem := parts["workers"].get("prices_problem"):
             warnings.append(f"the file of prices can't be used: {problem}")
         if missing := parts["workers"].get("sandbox", {}).get("missing"):  # no reason not to run
@@ -90,6 +93,7 @@ class Health:
             "journal": journal,
             "lake": {**lake, "uri": self._settings.lake_uri, "told_seconds_ago": _rounded(age)},
             "index": index,
+            "archival": archival,
             "disk": disk,
             "sdk": SDK_QUEUE,
         }
@@ -165,6 +169,7 @@ class Health:
         journal: dict[str, Any],
         lake: dict[str, Any],
         index: dict[str, Any],
+        archival: dict[str, Any],
         disk: dict[str, Any],
     ) -> Iterator[str]:
         if parts["engine"]["state"] not in ("running", "starting"):
@@ -194,6 +199,7 @@ class Health:
             ("the lake's files can't be kept in order", lake.get("maintenance_error")),
             ("the read model can't be brought up to date", index.get("error")),
             ("scorers can't run", parts["workers"].get("error")),
+            ("the archives can't be kept", archival.get("error")),
         ):
             if error:
                 yield f"{what}: {error}"
@@ -269,6 +275,7 @@ class _HealthCollector(Collector):
         except MlflowException:  # the read model is being rebuilt: /health says so
             rows = []
         yield from scorer_metrics(rows)
+        yield from archive_gauges(report["archival"].get("archives", {}))
         for metric, (section, key), text in _GAUGES:
             value = report[section].get(key)
             if value is not None:

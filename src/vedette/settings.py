@@ -178,6 +178,11 @@ class Settings(BaseSettings):
         return self.data / "lake.state"
 
     @property
+    def archive_state(self) -> Path:
+        """Where each row of the archives is: copies of what their files say."""
+        return self.data / "archives"
+
+    @property
     def scratch(self) -> Path:
         """Room for work on files; what is left there is removed."""
         return self.data / "scratch"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vedette.cli.terminal import FAILED, USAGE, Json, Url, fail, post, print_rows
+from vedette.cli.terminal import FAILED, USAGE, Json, Url, fail, fetch, print_rows
 from vedette.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _ask_server(
 
     limits = {"max_rows": max_rows, "seconds": seconds}
     body = {"sql": text, "dialect": dialect, "format": "arrow", **limits}
-    content, headers = post(url, "/api/sql", body, seconds + _TRANSFER_SECONDS)
+    content, headers = fetch(url, "/api/sql", "POST", body, seconds + _TRANSFER_SECONDS)
     return from_arrow(content), headers.get(TRUNCATED) == "1"
 
 

@@ -39,24 +39,29 @@ def print_rows(rows: Sequence[tuple[str, ...]]) -> None:
         print(line.rstrip())
 
 
-def ask(url: str | None, path: str) -> Any:
+def ask(url: str | None, path: str, method: str = "GET", body: Any = None) -> Any:
     """A server's JSON answer; ends the command with what is wrong if there is none."""
-    content, _ = _fetch(url, path, None, 30.0)
+    content, _ = fetch(url, path, method, body)
     try:
         return json.loads(content)
     except ValueError:
         fail(f"what answers {path} is no Vedette server; set --url", UNREACHABLE)
 
 
-def post(url: str | None, path: str, body: Any, seconds: float) -> tuple[bytes, Message]:
-    """A server's answer to a JSON body, with its headers; ends the command if there is none."""
-    return _fetch(url, path, json.dumps(body).encode(), seconds)
+def fetch(
+    url: str | None, path: str, method: str = "GET", body: Any = None, seconds: float = 30.0
+) -> tuple[bytes, Message]:
+    """A server's answer, with its headers; ends the command with what is wrong if there is none.
 
-
-def _fetch(url: str | None, path: str, body: bytes | None, seconds: float) -> tuple[bytes, Message]:
+    Args:
+        body: is sent as JSON, unless it is None.
+        seconds: to wait for it.
+    """
     base = (url or load_settings({}).settings.url).rstrip("/")
+    content = None if body is None else json.dumps(body).encode()
+    headers = {} if body is None else {"Content-Type": "application/json"}
     try:
-        request = Request(base + path, body, {"Content-Type": "application/json"})
+        request = Request(base + path, content, headers, method=method)
         with urlopen(request, timeout=seconds) as answer:
             return answer.read(), answer.headers
     except HTTPError as error:

@@ -11,7 +11,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from vedette.client.ask import ask
+from vedette.client.rest import ask_server
 
 
 def set_sampling_strata(experiment: str, scorer: str, strata: Sequence[tuple[str, float]]) -> None:
@@ -68,7 +68,7 @@ def _put(experiment: str, scorer: str, what: str, body: dict[str, Any]) -> None:
             f"a {what} of scorer '{scorer}' can't be sent: {error}"
         ) from error
     place = quote(_experiment_id(experiment), safe=""), quote(scorer, safe="")
-    ask("PUT", f"/api/scorers/{place[0]}/{place[1]}/{what}", body)
+    ask_server("PUT", f"/api/scorers/{place[0]}/{place[1]}/{what}", body)
 
 
 def _experiment_id(experiment: str) -> str:

@@ -6,7 +6,7 @@ import warnings
 
 import pyarrow as pa
 
-from vedette.client.ask import ask
+from vedette.client.rest import ask_server
 from vedette.lake.sql.formats import TRUNCATED, from_arrow
 
 _TRANSFER_SECONDS = 60.0
@@ -42,7 +42,7 @@ def sql(
         "max_rows": max_rows,
         "seconds": seconds,
     }
-    response = ask("POST", "/api/sql", body, timeout=seconds + _TRANSFER_SECONDS)
+    response = ask_server("POST", "/api/sql", body, timeout=seconds + _TRANSFER_SECONDS)
     table = from_arrow(response.content)
     if response.headers.get(TRUNCATED) == "1":
         warnings.warn(

@@ -75,11 +75,11 @@ def add_action(
     )
 
 
-def remove_action(file: DataFile, now_ms: int) -> RemoveAction:
-    """Delta's action that replaces a file by others with the same rows."""
+def remove_action(file: DataFile, now_ms: int, *, data_change: bool = False) -> RemoveAction:
+    """Delta's action that takes a file away; without ``data_change`` others have its rows."""
     return RemoveAction(
         path=file.path,
-        data_change=False,
+        data_change=data_change,
         deletion_timestamp=now_ms,
         size=file.size,
         partition_values={PARTITION: file.day},

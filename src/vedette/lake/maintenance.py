@@ -122,8 +122,7 @@ def _jobs(table: LakeTable, scratch: Path, stop: threading.Event) -> list[Job]:
         return compactor.merge_small() is not None
 
     def sort(time_of_day: float) -> bool:
-        today = datetime.fromtimestamp(time_of_day - _DAY_GRACE_SECONDS, UTC).date().isoformat()
-        return compactor.sort_day(today) is not None
+        return compactor.sort_day(first_unfinished_day(time_of_day)) is not None
 
     def clean(_: float) -> bool:
         clean_log(table)
@@ -139,6 +138,11 @@ def _jobs(table: LakeTable, scratch: Path, stop: threading.Event) -> list[Job]:
         Job(f"cleaning the log of {table.spec.name}", _CLEAN_SECONDS, clean),
         Job(f"vacuuming {table.spec.name}", _VACUUM_SECONDS, vacuum),
     ]
+
+
+def first_unfinished_day(time_of_day: float) -> str:
+    """The days of arrival before this one ("2026-01-31") are over."""
+    return datetime.fromtimestamp(time_of_day - _DAY_GRACE_SECONDS, UTC).date().isoformat()
 
 
 def clean_log(table: LakeTable) -> None:

@@ -30,7 +30,7 @@ _CACHED_SHARE_OF_FILE = 1 / 32
 _CACHED_BYTES = 96 << 20
 
 _FILES = "read_parquet(getvariable('paths'), hive_partitioning = false)"
-# What makes a span's content. The time comes as a number: DuckDB needs pytz for the other.
+# What makes a span's content.
 _COLUMNS = (
     "record_id",
     "trace_id",
@@ -44,10 +44,6 @@ _COLUMNS = (
     "events",
     "links",
     "status",
-    "received_at",
-)
-_SELECT = "SELECT " + ", ".join(
-    "epoch_us(received_at)" if column == "received_at" else column for column in _COLUMNS
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -94,8 +90,14 @@ class SpanReader:
         with self._lock:
             self._refresh()
 
-    def read_spans(self, wanted: Sequence[Wanted]) -> dict[str, list[dict[str, Any]]]:
+    def read_spans(
+        self, wanted: Sequence[Wanted], columns: Sequence[str] = ()
+    ) -> dict[str, list[dict[str, Any]]]:
         """The spans of traces as the last `refresh` found them.
+
+        Args:
+            columns: of the spans table, to be given besides those that make a span's content; no
+                times.
 
         Returns:
             By MLflow's trace id, without traces of which there is nothing: each span once (its
@@ -107,10 +109,13 @@ class SpanReader:
         """
         ids = {lake_trace_id(one.trace_id): one.trace_id for one in wanted}
         condition = "= $ids[1]" if len(ids) == 1 else "IN (SELECT unnest($ids))"
+        names = (*_COLUMNS, *columns)
+        # The time comes as a number: DuckDB needs pytz for the other.
+        select = f"SELECT {', '.join(names)}, epoch_us(received_at)"
         rows = self._query(
             lambda snapshot: snapshot.files_of(wanted),
             lambda cursor: cursor.execute(
-                f"{_SELECT} FROM {_FILES} WHERE trace_id {condition}", {"ids": list(ids)}
+                f"{select} FROM {_FILES} WHERE trace_id {condition}", {"ids": list(ids)}
             ).fetchall(),
         )
         newest: dict[tuple[str, str], tuple[Any, ...]] = {}
@@ -120,7 +125,7 @@ class SpanReader:
                 newest[key] = row
         found: dict[str, list[dict[str, Any]]] = {}
         for (trace_id, _), row in newest.items():
-            span = dict(zip(_COLUMNS, row, strict=True))
+            span = dict(zip(names, row[:-1], strict=True))
             span["received_at"] = _EPOCH + timedelta(microseconds=row[-1])
             found.setdefault(ids[trace_id], []).append(span)
         return found

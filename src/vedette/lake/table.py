@@ -85,11 +85,18 @@ def table_storage(root: str, spec: TableSpec, options: Mapping[str, str]) -> Sto
 class LakeTable:
     """A handle on one table, opened (and created, the first time) when first used."""
 
-    def __init__(self, spec: TableSpec, storage: Storage, state: Path) -> None:
+    def __init__(
+        self,
+        spec: TableSpec,
+        storage: Storage,
+        state: Path,
+        configuration: Mapping[str, str | None] = _CONFIGURATION,
+    ) -> None:
         self.spec = spec
         self.storage = storage
         self.cache = state / "files"
         self._identity = state / f"{spec.name}.table"
+        self._configuration = configuration  # of a table that is made
         self._table: DeltaTable | None = None
         self._commits = 0
         self._synced = -1  # the log's commits up to this version are durable
@@ -176,6 +183,10 @@ class LakeTable:
             )
         return table
 
+    def forget(self) -> None:
+        """Take whatever is there from now on, or nothing, for the table."""
+        self._identity.unlink(missing_ok=True)
+
     def _append(
         self, app_id: str, segment: int, rows: pa.Table, cursors: Mapping[str, int]
     ) -> bool:
@@ -255,7 +266,7 @@ class LakeTable:
             mode="ignore",
             partition_by=[PARTITION],
             configuration={
-                **_CONFIGURATION,
+                **self._configuration,
                 "delta.dataSkippingStatsColumns": ",".join(self.spec.configured_stats),
             },
             storage_options=self.storage.options,

@@ -28,6 +28,8 @@ def serve(settings: Settings) -> None:
     from vedette.lake.sql.engine import SqlEngine
     from vedette.lake.table import Lake
     from vedette.mlflow_app.app import build_app
+    from vedette.mlflow_app.archival_control import ArchivalControl
+    from vedette.mlflow_app.archival_routes import archival_routes
     from vedette.mlflow_app.control import prepare_control_database
     from vedette.mlflow_app.monitor_reads import MonitorReads
     from vedette.mlflow_app.plane import open_plane
@@ -49,6 +51,7 @@ def serve(settings: Settings) -> None:
                 *plane.otlp_routes(),
                 *read_routes(plane),
                 *scoring_routes(plane, scoring),
+                *archival_routes(ArchivalControl(plane)),
                 *health.routes(settings, plane.journal, scoring.scorers),
                 *sql_routes(sql),
                 *monitor_routes(monitor),

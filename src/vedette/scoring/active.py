@@ -101,6 +101,12 @@ def control_engine(uri: str) -> sqlalchemy.Engine:
     )
 
 
+def is_missing(engine: sqlalchemy.Engine) -> bool:
+    """Whether there is no file for an engine made by `control_engine`."""
+    file = engine.url.database or ""
+    return file.startswith("file:") and not Path(unquote(file.removeprefix("file:"))).exists()
+
+
 class ActiveScorers:
     """The active scorers, read at most every ``max_age`` seconds.
 
@@ -137,7 +143,7 @@ class ActiveScorers:
                 ).all()
                 endpoints = connection.execute(sqlalchemy.text(_SQL["endpoints"])).all()
         except SQLAlchemyError as error:
-            if self._is_missing() and self._read_at == float("-inf"):
+            if is_missing(self._engine) and self._read_at == float("-inf"):
                 raise ControlMissing("there is no control database yet") from error
             reason = error.orig if isinstance(error, DBAPIError) and error.orig else error
             raise ControlUnavailable(
@@ -164,10 +170,6 @@ class ActiveScorers:
                 scorer, invalid=scorer.invalid or refusal(scorer.definition)
             )
         return list(found.values())
-
-    def _is_missing(self) -> bool:
-        file = self._engine.url.database or ""
-        return file.startswith("file:") and not Path(unquote(file.removeprefix("file:"))).exists()
 
 
 def _with_names(serialized: str, endpoints: Iterable[Sequence[str]]) -> str:

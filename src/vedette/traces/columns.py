@@ -226,3 +226,15 @@ def trim_changes(index: TraceIndex, keep: int = 5_000_000, bite: int = 10_000) -
             connection.execute(_SQL["note_trimmed"], {"until": until})
             connection.execute(_SQL["trim"], {"until": until})
         time.sleep(_BITE_PAUSE_SECONDS)
+
+
+def trim_deletions(index: TraceIndex, keep: int = 5_000_000) -> None:
+    """Forget all but about the newest ``keep`` deletions: some 100 bytes each.
+
+    The engine calls this now and then. An archive that hasn't taken over what is forgotten here
+    keeps those rows.
+    """
+    connection = index.connection()
+    if connection.execute(_SQL["any_deletion_to_trim"], {"keep": keep}).fetchone() is not None:
+        with index.transaction():
+            connection.execute(_SQL["trim_deletions"], {"keep": keep})

@@ -60,6 +60,14 @@ SELECT max(batch) FROM (
 -- name: trim
 DELETE FROM changes WHERE batch <= :until;
 
+-- name: any_deletion_to_trim
+SELECT 1 FROM deletions ORDER BY batch DESC LIMIT 1 OFFSET :keep;
+
+-- name: trim_deletions
+-- All but the newest `:keep`.
+DELETE FROM deletions WHERE batch <= (
+  SELECT batch FROM deletions ORDER BY batch DESC, trace_id DESC LIMIT 1 OFFSET :keep);
+
 -- name: note_trimmed
 INSERT INTO counters VALUES ('trimmed', :until)
 ON CONFLICT DO UPDATE SET value = max(value, excluded.value);

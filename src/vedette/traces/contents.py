@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any, NamedTuple
 
 from vedette.intake.content import content_of_row, content_of_span
 from vedette.intake.journal import JournalReader
+from vedette.intake.spans import DecodedSpan
 from vedette.lake.read import SpanReader, Wanted
 from vedette.lake.storage import LakeUnavailable
 from vedette.named_sql import statements
@@ -27,11 +29,28 @@ _FRESH_SECONDS = 1.0  # a version of the lake this old is looked at first; the r
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # (trace id, span id) -> arrival in ms since the epoch, and what makes the content
-_Found = dict[tuple[str, str], tuple[int, Callable[[], str]]]
+_Found = dict[tuple[str, str], tuple[int, Callable[[], Any]]]
+
+
+class Form(NamedTuple):
+    """A form in which contents are wanted.
+
+    Attributes:
+        of_row: makes it of a row of the spans table, see `SpanReader.read_spans`.
+        of_span: makes it of a span that is in a journal.
+        columns: of the spans table, which ``of_row`` needs besides those that are always there.
+    """
+
+    of_row: Callable[[dict[str, Any]], Any]
+    of_span: Callable[[DecodedSpan], Any]
+    columns: tuple[str, ...] = ()
+
+
+_TEXT = Form(content_of_row, content_of_span)
 
 
 class SpanContents:
-    """Gives the content of spans, as JSON text in the form of MLflow's ``SqlSpan.content``."""
+    """Gives the content of spans, from wherever it is."""
 
     def __init__(
         self, index: TraceIndex, journals: Sequence[JournalReader], lake: SpanReader
@@ -42,9 +61,18 @@ class SpanContents:
         self._fresh = FreshSpans(index, journals)
 
     def of(self, rows: Sequence[int]) -> dict[int, list[str]]:
-        """Contents by trace row (``traces.id``): roots first, then by start.
+        """Contents by trace row (``traces.id``), as JSON text in the form of MLflow's
+        ``SqlSpan.content``: roots first, then by start.
 
         Traces without spans, and deleted ones, are left out.
+
+        Raises:
+            LakeUnavailable: the lake, which alone has some of these spans, can't be read.
+        """
+        return self.in_form(_TEXT, rows)
+
+    def in_form(self, form: Form, rows: Sequence[int]) -> dict[int, list[Any]]:
+        """As `of`, in another form.
 
         Raises:
             LakeUnavailable: the lake, which alone has some of these spans, can't be read.
@@ -57,7 +85,7 @@ class SpanContents:
         }
         order = list(connection.execute(_SQL["spans"], values))
         missing = {(row, span_id): received for row, span_id, received in order}
-        found: dict[tuple[int, str], str] = {}
+        found: dict[tuple[int, str], Any] = {}
 
         def take(spans: _Found) -> None:
             for row, span_id in list(missing):
@@ -72,13 +100,13 @@ class SpanContents:
             if missing:
                 time.sleep(_WAIT_SECONDS * attempt)
                 wanted = [traces[row] for row in {row for row, _ in missing}]
-                take(self._from_lake(wanted, newest=attempt > 0))
+                take(self._from_lake(form, wanted, newest=attempt > 0))
             if missing:
                 wanted = [traces[row] for row in {row for row, _ in missing}]
-                take(self._from_journal(wanted))
+                take(self._from_journal(form, wanted))
         if missing:
             logger.warning("%d spans are neither in the journal nor in the lake", len(missing))
-        contents: dict[int, list[str]] = {}
+        contents: dict[int, list[Any]] = {}
         for row, span_id, _ in order:
             if (row, span_id) in found:
                 contents.setdefault(row, []).append(found[row, span_id])
@@ -110,12 +138,12 @@ class SpanContents:
         condition, values = lake_condition(words)
         return found | self._lake.matching_traces(condition, values, received_from_ms)
 
-    def _from_lake(self, wanted: Sequence[Wanted], *, newest: bool) -> _Found:
+    def _from_lake(self, form: Form, wanted: Sequence[Wanted], *, newest: bool) -> _Found:
         try:
             if newest or time.monotonic() - self._refreshed_at > _FRESH_SECONDS:
                 self._refreshed_at = time.monotonic()
                 self._lake.refresh()
-            read = self._lake.read_spans(wanted)
+            read = self._lake.read_spans(wanted, form.columns)
         except LakeUnavailable as error:
             if newest:  # it isn't in the journal either: only the lake can have it
                 raise
@@ -124,17 +152,17 @@ class SpanContents:
         return {
             (trace_id, row["span_id"]): (
                 _milliseconds(row["received_at"]),
-                partial(content_of_row, row),
+                partial(form.of_row, row),
             )
             for trace_id, rows in read.items()
             for row in rows
         }
 
-    def _from_journal(self, wanted: Sequence[Wanted]) -> _Found:
+    def _from_journal(self, form: Form, wanted: Sequence[Wanted]) -> _Found:
         found: _Found = {}
         for record, spans in self._fresh.read({one.trace_id for one in wanted}):
             for span in spans:
-                found[span.trace_id, span.span_id] = (record.at, partial(content_of_span, span))
+                found[span.trace_id, span.span_id] = (record.at, partial(form.of_span, span))
         return found
 
 

@@ -86,6 +86,7 @@ class _Fold:
         self._touched: set[int] = set()
         self._arrived: set[str] = set()
         self._annotated: set[str] = set()  # traces whose tags or assessments changed
+        self._deleted: list[str] = []
         self._spans: dict[tuple[int, str], tuple[Any, ...]] = {}
         self._next_id = 0
 
@@ -184,6 +185,9 @@ class _Fold:
             return
         self._touched.add(trace.id)
         self._annotated.add(trace.trace_id)
+        other = self._execute(_SQL["other_trace"], (row["assessment_id"], trace.id)).fetchone()
+        if other is not None:
+            self._touched.add(other[0])
         self._execute(
             _SQL["put_assessment"],
             (
@@ -214,6 +218,7 @@ class _Fold:
             if (trace := self._traces.pop(trace_id, None)) is None:
                 continue
             self._touched.add(trace.id)
+            self._deleted.append(trace_id)
             for table in ("trace_previews", "trace_tags", "trace_metadata", "spans", "assessments"):
                 self._execute(f"DELETE FROM {table} WHERE trace = ?", (trace.id,))
             for table in ("completing", "rootless", "annotated"):
@@ -292,12 +297,14 @@ class _Fold:
         if self._touched:
             (batch,) = self._execute(_SQL["next_batch"]).fetchone()
             self._executemany(_SQL["put_change"], [(batch, trace) for trace in self._touched])
+            self._executemany(_SQL["put_deletion"], [(batch, trace) for trace in self._deleted])
         for trace in changed:
             trace.stored = True
             trace.tags, trace.metadata, trace.default_metadata = {}, {}, {}
             trace.previews_changed = False
         self._spans.clear()
         self._touched.clear()
+        self._deleted.clear()
         self._arrived.clear()
         self._annotated.clear()
 

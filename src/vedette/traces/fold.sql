@@ -98,3 +98,10 @@ INSERT OR IGNORE INTO annotated (trace) VALUES (?);
 
 -- name: put_change
 INSERT OR IGNORE INTO changes (batch, trace) VALUES (?, ?);
+
+-- name: put_deletion
+INSERT OR IGNORE INTO deletions (batch, trace_id) VALUES (?, ?);
+
+-- name: other_trace
+-- The trace that an assessment leaves when it is put on another one.
+SELECT trace FROM assessments WHERE assessment_id = ? AND trace <> ?;

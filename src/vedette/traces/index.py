@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Of the tables in index.sql and of what the fold puts into them: raise it when either changes, and
 # the read model is rebuilt when the new code starts
-VERSION = 4
+VERSION = 5
 
 _SQL = statements("vedette.traces", "positions")
 _BATCH_BYTES = 4 * 1024 * 1024  # of journal folded in one transaction
@@ -198,6 +198,11 @@ class TraceIndex:
         durable: after this the segments up to the lower of lake and fold may be removed."""
         with self.durable_transaction() as connection:
             connection.execute(_SQL["advance_lake"], {"journal": journal_id, "segment": segment})
+
+    def make_durable(self) -> None:
+        """Make everything folded so far durable: no power cut gives other numbers to it then."""
+        with self.durable_transaction() as connection:
+            connection.execute(_SQL["make_durable"])
 
     def checkpoint(self) -> None:
         """Move what was committed from the write-ahead log to the file, so that the next writer

@@ -127,8 +127,8 @@ CREATE TABLE IF NOT EXISTS prompt_links (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS prompt_links_by_prompt ON prompt_links (prompt);
 
--- Which traces each fold touched (gone from `traces`: deleted): the columnar mirror for metrics
--- follows this. Batch numbers come from `counters` and never repeat.
+-- Which traces each fold touched (gone from `traces`: deleted): the columnar mirror for metrics and
+-- the archives follow this. Batch numbers come from `counters` and never repeat.
 CREATE TABLE IF NOT EXISTS counters (
   name TEXT PRIMARY KEY,
   value INTEGER NOT NULL
@@ -141,6 +141,15 @@ CREATE TABLE IF NOT EXISTS changes (
   trace INTEGER NOT NULL,
   PRIMARY KEY (batch, trace)
 ) WITHOUT ROWID;
+
+-- Traces that were deleted, by the batch of changes: who keeps copies of traces by their ids, the
+-- archives, deletes those. Unlike "not in `traces`", it tells ours from what others put there.
+CREATE TABLE IF NOT EXISTS deletions (
+  batch INTEGER NOT NULL,
+  trace_id TEXT NOT NULL,
+  PRIMARY KEY (batch, trace_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS deletions_by_trace ON deletions (trace_id);
 
 -- Traces that have had spans or start_trace and are not yet complete.
 CREATE TABLE IF NOT EXISTS completing (
