@@ -64,6 +64,27 @@ def test_scorers_that_register_would_refuse() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from re import compile",
+        "import numpy as compile",
+        "compile = print",
+        "sum, compile = 1, 2",
+        "def compile(): ...",
+    ],
+)
+def test_a_built_in_that_means_something_else_here(line: str) -> None:
+    body = f"""
+    {line}
+
+    @scorer
+    def matching(outputs):
+        return bool(compile("a", "", "eval"))
+    """
+    assert found(body) == [(5, "outside-name")]
+
+
 def test_decorators_that_are_not_stored() -> None:
     body = """
     from mlflow.genai import scorer as judge

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from vedette.cli.terminal import UNHEALTHY, UNREACHABLE, Json, Url, ask, fail, print_rows
+from vedette.cli.terminal import UNHEALTHY, UNREACHABLE, USAGE, Json, Url, ask, fail, print_rows
 from vedette.settings import load_settings
 
 app = typer.Typer()
@@ -105,6 +105,8 @@ def explain(
 
     Example: `vedette explain tr-3f0c66c1d5f8a0e2d1b7c9a4e5f60718`
     """
+    if not trace_id:
+        fail("the trace's id is empty; MLflow's trace list shows it: tr-...", USAGE)
     found = ask(url, f"/api/explain/{quote(trace_id, safe='')}")
     if as_json:
         print(json.dumps(found, indent=2))

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,11 +74,26 @@ def _functions(module: ast.Module, handles: Handles, file: Path) -> Iterator[Fin
         for node in module.body
     )
     objection = own_modules(file)
+    hidden = set(_bound(module)) & set(dir(builtins))
     for node in ast.walk(module):
         if handles.is_scorer_function(node):
-            for one in check_function(node, objection=objection, annotations=not quoted):
+            found = check_function(node, objection=objection, annotations=not quoted, hidden=hidden)
+            for one in found:
                 message = f"scorer {node.name} {one.message}"
                 yield Finding(one.line, one.column, one.code, message, one.fix)
+
+
+def _bound(module: ast.Module) -> Iterator[str]:
+    """The names that the module's own statements give a meaning."""
+    for node in module.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                yield from (one.id for one in ast.walk(target) if isinstance(one, ast.Name))
 
 
 def _dropped(module: ast.Module, handles: Handles) -> Iterator[Finding]:

@@ -71,7 +71,7 @@ def scoring_routes(plane: TracePlane, reads: ScoringReads) -> list[Route]:
     async def answer_put(request: Request) -> Response:
         try:
             body = await request.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _refusal(MlflowException.invalid_parameter_value(f"not JSON: {error}"))
         place = request.path_params
         try:
