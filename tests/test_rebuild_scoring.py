@@ -75,7 +75,8 @@ class Site:
         self.plane.arrive(*(spans_record(self.experiment, n, **span) for n in numbers))
 
     def settle(self) -> None:
-        """All that has arrived is decided, and written down."""
+        """All that has arrived is decided by the scorers as they are now, and written down."""
+        time.sleep(BUFFERS["trace_completion_buffer"])  # for so long the engine doesn't look again
         self.plane.settle()
         self.plane.scoring.flush()
         self.plane.settle()
