@@ -43,7 +43,7 @@ def main() -> None:
     units = [_unit(number) for number in range(options.traces)]
     table = Table("sandbox", "traces/s", "worker CPU us/trace", "engine CPU us/trace", "start ms")
     missing = missing_for_isolation()
-    for name in ("none",) if missing else ("none", "process"):
+    for name in ("process",) if missing else ("process", "container"):
         with tempfile.TemporaryDirectory() as scratch:
             pool = WorkerPool(Path(scratch) / "workers", Sandbox(name))
             try:

@@ -76,7 +76,7 @@ def test_a_sandbox_that_is_off_or_impossible_is_told(
     states.append(found("sandbox", Settings(data=tmp_path, sandbox="none"))[0].state)
     monkeypatch.setattr(doctor, "missing_for_isolation", lambda: "no namespaces")
     states.append(found("sandbox", Settings(data=tmp_path))[0].state)
-    [finding] = found("sandbox", Settings(data=tmp_path, sandbox="process"))
+    [finding] = found("sandbox", Settings(data=tmp_path, sandbox="container"))
     assert [*states, finding.state] == ["ok", "warning", "warning", "failed"]
     assert "no namespaces" in finding.fix
 

@@ -40,9 +40,9 @@ def error_of(outcome: Outcome) -> dict[str, Any]:
     return error
 
 
-@pytest.fixture(scope="module", params=["none", "process"])
+@pytest.fixture(scope="module", params=["process", "container"])
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    if request.param == "process" and (missing := missing_for_isolation()):
+    if request.param == "container" and (missing := missing_for_isolation()):
         pytest.skip(missing)
     return Sandbox(request.param)
 
@@ -338,7 +338,7 @@ def test_the_forking_process_says_by_its_exit_code_that_the_engine_is_gone(ready
                 "vedette.scoring.start",
                 str(theirs.fileno()),
                 str(2**30),
-                "none",
+                "process",
             ],
             pass_fds=[theirs.fileno()],
             stderr=subprocess.PIPE,
@@ -384,7 +384,7 @@ def _forking_processes(parent: int | None = None) -> list[psutil.Process]:
 def _workers(started: psutil.Process, sandbox: Sandbox) -> list[psutil.Process]:
     """The workers below what the engine has started: isolated, they are a generation further."""
     children = started.children()
-    if sandbox.name == "none":
+    if sandbox.name == "process":
         return children
     return [worker for child in children for worker in child.children()]
 

@@ -124,16 +124,18 @@ def _clock(settings: Settings) -> Iterator[Finding]:
 
 def _sandbox(settings: Settings) -> Iterator[Finding]:
     missing = missing_for_isolation()
-    if missing is None and settings.sandbox != "none":
-        yield Finding("sandbox", "ok", "process: scorers have no network and no files of others")
+    if missing is None and settings.sandbox in (None, "container"):
+        yield Finding("sandbox", "ok", "container: scorers have no network and no files of others")
         return
-    told = "none: scorers have limits on time and memory, but reach the network and files"
+    told = "process: scorers have limits on time and memory, but reach the network and files"
+    if settings.sandbox == "none":
+        told = "none: scorers have a limit on time only, and reach the network and files"
     if missing is None:
         yield Finding("sandbox", "warning", told, "it is set so; leave --sandbox out")
     else:
-        fix = f"process isolation is not possible here: {missing}"
+        fix = f"a container is not possible here: {missing}"
         yield Finding(
-            "sandbox", "failed" if settings.sandbox == "process" else "warning", told, fix
+            "sandbox", "failed" if settings.sandbox == "container" else "warning", told, fix
         )
 
 

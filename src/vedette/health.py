@@ -83,7 +83,7 @@ class Health:
         if missing := parts["workers"].get("sandbox", {}).get("missing"):  # no reason not to run
             warnings.append(
                 f"scorers are not isolated from this machine's network and files: {missing}; see "
-                "docs/scorers.md, or set sandbox to none if you trust whoever registers them"
+                "docs/scorers.md, or set sandbox to process if you trust whoever registers them"
             )
         return {
             "vedette": __version__,

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
+from pydantic import AfterValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "VEDETTE_"
@@ -35,15 +35,6 @@ SESSION_BUFFER_VARIABLE = "MLFLOW_ONLINE_SCORING_DEFAULT_SESSION_COMPLETION_BUFF
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
-
-
-def _known_sandbox(name: object) -> object:
-    if name == "container":
-        raise ValueError(
-            "not available: a container for each worker takes podman or docker, and Vedette uses "
-            "neither; process isolates scorers without them"
-        )
-    return name
 
 
 def _lake(place: str) -> str:
@@ -139,10 +130,10 @@ class Settings(BaseSettings):
         20, ge=1, description="Scorers of one experiment that may be started at the same time."
     )
 
-    sandbox: Annotated[Literal["none", "process"] | None, BeforeValidator(_known_sandbox)] = Field(
+    sandbox: Literal["none", "process", "container"] | None = Field(
         None,
-        description="What keeps scorers from the machine: process (no network, no files of others) "
-        "or none (limits only).  [default: process where the system allows it]",
+        description="What keeps scorers from the machine: container (no network, no files of "
+        "others), process (limits only) or none.  [default: container where the system allows it]",
     )
 
     @property

@@ -55,7 +55,7 @@ class ScorerCall:
         serialized: MLflow's JSON of the scorer. Deserialising it may execute code.
         name: the name it is registered under.
         version: its registered version.
-        isolated: it runs in the sandbox ``process``, which some errors come from.
+        isolated: it runs in the sandbox ``container``, which some errors come from.
 
     Raises:
         MlflowException: it can't be deserialised.

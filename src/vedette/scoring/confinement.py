@@ -41,11 +41,12 @@ def worker_environment(environment: Mapping[str, str], scratch: Path) -> dict[st
     }
 
 
-def confine(memory_bytes: int, *, alone: bool) -> None:
-    """Put this process, a new worker, under its limits. Children inherit them.
+def confine(memory_bytes: int | None, *, alone: bool) -> None:
+    """Put this process, a new worker, behind the others, and under its limits. Children inherit
+    both.
 
     Args:
-        memory_bytes: address space that it may use beyond what it has now.
+        memory_bytes: address space that it may use beyond what it has now; None: no limits.
         alone: processes are counted for this worker; else the kernel counts all of the user's, and
             no limit would do.
 
@@ -59,6 +60,8 @@ def confine(memory_bytes: int, *, alone: bool) -> None:
         with suppress(OSError):  # sessions share the processor evenly, unless told otherwise
             Path("/proc/self/autogroup").write_text(str(_NICENESS))
     os.nice(_NICENESS)
+    if memory_bytes is None:
+        return
     space = _address_space() + memory_bytes
     _limit(resource.RLIMIT_AS, space)
     _limit(resource.RLIMIT_CORE, 0)

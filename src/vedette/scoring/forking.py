@@ -31,12 +31,15 @@ from vedette.scoring.worker import become_worker
 from vedette.traces.assessments import assessment_row
 
 
-def fork_workers(orders: socket.socket, memory_bytes: int, isolation: Isolation | None) -> NoReturn:
+def fork_workers(
+    orders: socket.socket, memory_bytes: int | None, isolation: Isolation | None
+) -> NoReturn:
     """Fork workers on the orders that come through a socket, until it says so, or is gone.
 
     Args:
-        memory_bytes: address space that a worker may use beyond what it starts with.
-        isolation: that of the sandbox ``process``.
+        memory_bytes: address space that a worker may use beyond what it starts with; None: workers
+            have no limits.
+        isolation: that of the sandbox ``container``.
     """
     warnings.simplefilter("ignore")  # nobody would read them
     if sys.platform == "linux":

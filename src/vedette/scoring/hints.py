@@ -18,7 +18,7 @@ def hint(error: BaseException, *, isolated: bool) -> str | None:
     """A sentence for whoever wrote the scorer, or None if the error speaks for itself.
 
     Args:
-        isolated: the scorer runs in the sandbox ``process``.
+        isolated: the scorer runs in the sandbox ``container``.
     """
     for one in _causes(error):
         if isinstance(one, MemoryError):
@@ -35,8 +35,8 @@ def hint(error: BaseException, *, isolated: bool) -> str | None:
 def _of_isolation(error: OSError) -> str | None:
     if isinstance(error, socket.gaierror) or error.errno in _NO_NETWORK:
         return (
-            "Code scorers have no network: leave what needs one to a judge, or set sandbox to none "
-            "if you trust whoever registers scorers."
+            "Code scorers have no network: leave what needs one to a judge, or set sandbox to "
+            "process if you trust whoever registers scorers."
         )
     if error.errno == errno.EROFS:
         return "A scorer may write into its scratch directory only, that of the module tempfile."

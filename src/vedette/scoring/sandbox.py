@@ -1,7 +1,8 @@
 """How far workers are kept from the machine they run on, and how far this machine allows it.
 
-``none``: limits on memory, processor time and files, and an environment without secrets.
-``process``: besides, no network, no sight of other processes, and a file system of its own
+``none``: a process of its own with an environment without secrets, and a limit on time.
+``process``: besides, limits on memory and files (`vedette.scoring.confinement`).
+``container``: besides, no network, no sight of other processes, and a file system of its own
 (`vedette.scoring.isolation`).
 """
 
@@ -26,12 +27,12 @@ class Sandbox:
     """The sandbox of the workers of one engine.
 
     Attributes:
-        name: ``none`` or ``process``.
-        hidden: directories that scorers must not see.
-        missing: why it is not ``process``, for people; None if it is, or if nobody asked for it.
+        name: ``none``, ``process`` or ``container``.
+        hidden: directories that scorers must not see, in a container.
+        missing: why it is no container, for people; None if it is, or if nobody asked for it.
     """
 
-    name: str = "none"
+    name: str = "process"
     hidden: tuple[Path, ...] = ()
     missing: str | None = None
 
@@ -44,23 +45,23 @@ def choose_sandbox(wanted: str | None, hidden: Sequence[Path] = ()) -> Sandbox:
     """The sandbox that is set, or the strongest there is.
 
     Args:
-        wanted: ``none``, ``process``, or None for the strongest.
+        wanted: ``none``, ``process``, ``container``, or None for the strongest.
         hidden: directories that scorers must not see.
 
     Raises:
         SettingsError: it can't be had on this machine; the message says why.
     """
-    if wanted == "none":
-        return Sandbox("none")
+    if wanted in ("none", "process"):
+        return Sandbox(wanted)
     missing = missing_for_isolation(hidden)
     if missing is None:
-        return Sandbox("process", tuple(hidden))
+        return Sandbox("container", tuple(hidden))
     if wanted is not None:
         raise SettingsError(
             f"sandbox {wanted} can't be had here: {missing}. "
-            "Allow it, or set sandbox to none: see docs/scorers.md"
+            "Allow it, or set sandbox to process: see docs/scorers.md"
         )
-    return Sandbox("none", missing=missing)
+    return Sandbox("process", missing=missing)
 
 
 def missing_for_isolation(hidden: Sequence[Path] = ()) -> str | None:

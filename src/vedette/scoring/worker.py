@@ -39,15 +39,16 @@ _BATCH_LIMIT = 2**31  # the engine is trusted; this only catches a broken stream
 
 
 def become_worker(
-    connection: socket.socket, parent: int, memory_bytes: int, isolation: Isolation | None
+    connection: socket.socket, parent: int, memory_bytes: int | None, isolation: Isolation | None
 ) -> NoReturn:
     """Turn this process, just forked, into a worker, until the engine hangs up.
 
     Args:
         connection: to the engine.
         parent: process id of the process that forked it.
-        memory_bytes: address space that it may use beyond what it starts with.
-        isolation: that of the sandbox ``process``.
+        memory_bytes: address space that it may use beyond what it starts with; None: it has no
+            limits.
+        isolation: that of the sandbox ``container``.
     """
     status = 1
     try:
