@@ -11,7 +11,7 @@ WHERE scorer = :scorer AND unit_id = :unit_id AND revision = :revision;
 -- name: decided
 -- A trace that was deleted and has come again is another one.
 SELECT d.unit_id, d.revision FROM json_each(:ids) one
-JOIN decisions d ON d.scorer = :scorer AND d.unit_id = one.value
+CROSS JOIN decisions d ON d.scorer = :scorer AND d.unit_id = one.value  -- in this order
 WHERE d.unit_type = 'session'
   OR d.decided_ms >= (SELECT t.first_received_ms FROM traces t WHERE t.trace_id = d.unit_id);
 
