@@ -1,4 +1,4 @@
-"""The HTTP routes that take OTLP traces: answered when the journal has them on disk."""
+"""The HTTP routes that take OTLP: answered when the journal has on disk what was sent."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import orjson
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from prometheus_client import CollectorRegistry, Counter
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -25,19 +26,26 @@ from vedette.intake.otlp import (
     media_type,
     parse_request,
 )
+from vedette.intake.otlp_json import camel
 from vedette.intake.records import Record
+from vedette.intake.signals import SIGNALS, TRACES, Signal
 
 METRICS = CollectorRegistry()
-_REQUESTS = Counter(
-    "vedette_otlp_requests", "OTLP trace requests answered.", ["status"], registry=METRICS
-)
-_SPANS = Counter("vedette_otlp_spans", "Spans acknowledged.", registry=METRICS)
-_REJECTED = Counter("vedette_otlp_rejected_spans", "Spans rejected as unsound.", registry=METRICS)
+_REQUESTS = Counter("vedette_otlp_requests", "OTLP requests.", ["status"], registry=METRICS)
+_ACCEPTED = {
+    signal.kind: Counter(f"vedette_otlp_{signal.counted}", "Acknowledged.", registry=METRICS)
+    for signal in SIGNALS
+}
+_REJECTED = {
+    signal.kind: Counter(
+        f"vedette_otlp_rejected_{signal.counted}", "Rejected as unsound.", registry=METRICS
+    )
+    for signal in SIGNALS
+}
 
 _EXPERIMENT_HEADER = "x-mlflow-experiment-id"
 _RUN_HEADER = "x-mlflow-run-id"
 _TABLE_HEADER = "x-databricks-uc-table-name"
-_TABLE = "main.default.mlflow_otel_spans"
 _DEFAULT_EXPERIMENT = "0"
 _RETRY_SECONDS = "2"
 # Bytes after decompression; larger bodies are parsed beside the event loop. JSON takes 100 times as
@@ -56,10 +64,10 @@ ResolveExperiment = Callable[[str], Awaitable[str]]
 def otlp_routes(
     journal: JournalWriter, resolve_experiment: ResolveExperiment, max_body_bytes: int
 ) -> list[Route]:
-    """``POST /v1/traces`` and Databricks' path for the same.
+    """``POST /v1/traces``, ``/v1/logs``, ``/v1/metrics`` and Databricks' paths for the same.
 
     Args:
-        journal: spans go there.
+        journal: what is sent goes there.
         resolve_experiment: checks the experiment a request names.
         max_body_bytes: after decompression; more is answered 413.
     """
@@ -67,14 +75,16 @@ def otlp_routes(
     bodies = _Bodies(_BODIES_AT_ONCE * max_body_bytes)
     parsing = asyncio.Semaphore(_PARSED_AT_ONCE)
 
-    async def take(request: Request) -> Response:
+    async def take(signal: Signal, request: Request) -> Response:
         reply = JSON if media_type(request.headers.get("content-type", "")) == JSON else PROTOBUF
         try:
-            experiment_id = await resolve_experiment(_experiment(request))
+            experiment_id = await resolve_experiment(_experiment(signal, request))
             with bodies.room() as room:
                 body = await _body(request, max_body_bytes, room)
-                parsed = await _parse(body, request.headers, max_body_bytes, parsing)
-                await _journal(journal, parsed, experiment_id, request.headers.get(_RUN_HEADER))
+                parsed = await _parse(signal, body, request.headers, max_body_bytes, parsing)
+                await _journal(
+                    journal, signal, parsed, experiment_id, request.headers.get(_RUN_HEADER)
+                )
         except RequestRefused as refusal:
             return _refuse(reply, refusal.status, str(refusal))
         except (JournalFull, JournalUnavailable) as error:
@@ -82,12 +92,14 @@ def otlp_routes(
         except ClientDisconnect:
             return Response(status_code=499)  # nobody reads it
         _REQUESTS.labels("200").inc()
-        _SPANS.inc(parsed.accepted)
-        _REJECTED.inc(parsed.rejected)
-        return _acknowledge(reply, parsed)
+        _ACCEPTED[signal.kind].inc(parsed.accepted)
+        _REJECTED[signal.kind].inc(parsed.rejected)
+        return _acknowledge(signal, reply, parsed)
 
     return [
-        Route(path, take, methods=["POST"]) for path in ("/v1/traces", "/api/2.0/otel/v1/traces")
+        Route(path, partial(take, signal), methods=["POST"])
+        for signal in SIGNALS
+        for path in signal.paths
     ]
 
 
@@ -120,29 +132,37 @@ class _Bodies:
 
 
 async def _journal(
-    journal: JournalWriter, parsed: ParsedRequest, experiment_id: str, run_id: str | None
+    journal: JournalWriter,
+    signal: Signal,
+    parsed: ParsedRequest,
+    experiment_id: str,
+    run_id: str | None,
 ) -> None:
     if not parsed.accepted:
         return
-    fields = {"experiment_id": experiment_id, "run_id": run_id}
-    record = Record("spans", time.time_ns() // 1_000_000, fields, parsed.body)
+    fields: dict[str, Any] = {"experiment_id": experiment_id}
+    if signal is TRACES:
+        fields["run_id"] = run_id
+    record = Record(signal.kind, time.time_ns() // 1_000_000, fields, parsed.body)
     # Shielded: a request that is given up must not cancel a write the journal has begun
     await asyncio.shield(asyncio.wrap_future(journal.append(record)))
 
 
 async def _parse(
-    body: bytes, headers: Headers, max_bytes: int, parsing: asyncio.Semaphore
+    signal: Signal, body: bytes, headers: Headers, max_bytes: int, parsing: asyncio.Semaphore
 ) -> ParsedRequest:
     content_type, encoding = headers.get("content-type", ""), headers.get("content-encoding", "")
     large = _LARGE.get(media_type(content_type), 0)
     if len(body) <= large:
         try:
-            return parse_request(body, content_type, encoding, min(large, max_bytes))
+            return parse_request(body, content_type, encoding, min(large, max_bytes), signal)
         except RequestRefused as refusal:
             if refusal.status != 413 or max_bytes <= large:
                 raise
     async with parsing:
-        return await run_in_threadpool(parse_request, body, content_type, encoding, max_bytes)
+        return await run_in_threadpool(
+            parse_request, body, content_type, encoding, max_bytes, signal
+        )
 
 
 async def _body(request: Request, max_bytes: int, room: Callable[[int], None]) -> bytes:
@@ -163,29 +183,31 @@ async def _body(request: Request, max_bytes: int, room: Callable[[int], None]) -
     return b"".join(chunks)
 
 
-def _experiment(request: Request) -> str:
+def _experiment(signal: Signal, request: Request) -> str:
     """The experiment a request is for, by its headers."""
-    table = request.headers.get(_TABLE_HEADER, _TABLE)
-    if table != _TABLE:
+    table = request.headers.get(_TABLE_HEADER, signal.table)
+    if table != signal.table:
         raise RequestRefused(
             404,
-            f"there is no table {table!r}, which {_TABLE_HEADER} names. Traces go to {_TABLE}: "
-            f"name that or send no such header; {_EXPERIMENT_HEADER} chooses the experiment.",
+            f"there is no table {table!r}, which {_TABLE_HEADER} names. What is sent to "
+            f"{signal.path} goes to {signal.table}: name that or send no such header; "
+            f"{_EXPERIMENT_HEADER} chooses the experiment.",
         )
     return request.headers.get(_EXPERIMENT_HEADER) or _DEFAULT_EXPERIMENT
 
 
-def _acknowledge(reply: str, parsed: ParsedRequest) -> Response:
-    message = ExportTraceServiceResponse()
-    if parsed.rejected:
-        message.partial_success.rejected_spans = parsed.rejected
-        message.partial_success.error_message = parsed.message
+def _acknowledge(signal: Signal, reply: str, parsed: ParsedRequest) -> Response:
+    rejected = f"rejected_{signal.counted}"
     if reply == PROTOBUF:
+        message: Any = signal.response()
+        if parsed.rejected:
+            setattr(message.partial_success, rejected, parsed.rejected)
+            message.partial_success.error_message = parsed.message
         return Response(message.SerializeToString(), media_type=PROTOBUF)
     content = {}
     if parsed.rejected:
         content["partialSuccess"] = {
-            "rejectedSpans": str(parsed.rejected),
+            camel(rejected): str(parsed.rejected),
             "errorMessage": parsed.message,
         }
     return Response(orjson.dumps(content), media_type=JSON)

@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vedette.intake.signals import SIGNALS
+
 _RETRY_AFTER = b"1"  # seconds; the journal drains, or refuses, within about that
 _DISCARD_SECONDS = 10.0
 # MLflow's artifact proxy streams files to disk; how large they may be is not ours to say. OTLP's
@@ -19,8 +21,7 @@ _DISCARD_SECONDS = 10.0
 _UNLIMITED = (
     "/api/2.0/mlflow-artifacts/",
     "/ajax-api/2.0/mlflow-artifacts/",
-    "/v1/traces",
-    "/api/2.0/otel/v1/traces",
+    *(path for signal in SIGNALS for path in signal.paths),
 )
 _UNLIMITED_ENDS = ("/mlflow/upload-artifact",)
 
