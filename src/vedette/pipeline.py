@@ -143,6 +143,8 @@ class Tail:
         self._lake.spans.append_segment(journal_id, number, rows.spans())
         self._lake.annotations.append_segment(journal_id, number, rows.annotations())
         self._lake.decisions.append_segment(journal_id, number, rows.decisions(), rows.cursors())
+        self._lake.logs.append_segment(journal_id, number, rows.logs())
+        self._lake.metrics.append_segment(journal_id, number, rows.metrics())
 
     def state(self) -> dict[str, Any]:
         """What ``/health`` tells of it."""

@@ -118,7 +118,7 @@ class Rebuild:
     def _run(self, progress: Progress) -> None:
         for table in self._lake.tables:
             table.open_durable()  # what is found in it is taken off the journals
-        progress.of_rows = sum(map(count_rows, self._lake.tables))
+        progress.of_rows = sum(map(count_rows, self._lake.folded))
         present = {
             (journal.journal_id, number)
             for journal in self._journals

@@ -1,13 +1,15 @@
-"""Journal records: everything that can happen to traces, as one small set of events.
+"""Journal records: everything that can happen to traces, as one small set of events; and besides
+them logs and metrics, which only go to the lake.
 
-A record is a JSON header (``kind``, ``at`` and the fields below) and, for spans, a body holding the
-bytes of an OTLP ``ExportTraceServiceRequest``. The journal stores them, the lake and the read model
+A record is a JSON header (``kind``, ``at`` and the fields below) and, for spans, logs and metrics,
+a body holding the bytes of an OTLP request. The journal stores them, the lake and the read model
 are both functions of them, so replaying records in order rebuilds everything.
 
 ==============  ==================================================================================
 kind            header fields besides ``kind`` and ``at`` (milliseconds since the epoch, on arrival)
 ==============  ==================================================================================
 spans           experiment_id: str; run_id: str | None (link the traces to this run); body = OTLP
+logs, metrics   experiment_id: str; body = OTLP
 start_trace     trace: dict, see `TraceHeader`
 set_tag         trace_id, key, value
 delete_tag      trace_id, key

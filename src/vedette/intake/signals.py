@@ -25,7 +25,7 @@ _LARGEST_COUNT = 2**63 - 1
 Branches: TypeAlias = Mapping[str, "Branches"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Signal:
     """One kind of telemetry."""
 

@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from vedette.unicode import storable
 
@@ -47,6 +47,24 @@ def any_value(value: AnyValue) -> Any:
         return text
     read = _READERS.get(value.WhichOneof("value"))
     return None if read is None else read(value)
+
+
+def attribute_values(attributes: Iterable[KeyValue]) -> dict[str, Any]:
+    """OTLP's attributes as Python values; the last of those with the same key."""
+    # Most values are non-empty strings; reading the field costs less than asking which it is
+    return {
+        attribute.key: attribute.value.string_value or any_value(attribute.value)
+        for attribute in attributes
+    }
+
+
+def json_text(value: Any) -> str:
+    """What `any_value` or `attribute_values` gave, as the lake keeps it."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # half a surrogate pair (becomes "?"), or an integer of more than 64 bits
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return storable(text)
 
 
 def _number(number: float) -> float | str:

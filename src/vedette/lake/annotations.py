@@ -141,6 +141,10 @@ def _link_prompts(record: Record, _: Sequence[DecodedSpan]) -> Iterator[dict[str
         yield _link(record.fields["trace_id"], "PROMPT_LINK", "prompt", prompt)
 
 
+def _nothing(record: Record, _: Sequence[DecodedSpan]) -> Iterator[dict[str, Any]]:
+    yield from ()
+
+
 _ROWS: dict[str, Callable[[Record, Sequence[DecodedSpan]], Iterator[dict[str, Any]]]] = {
     "spans": _spans,
     "start_trace": _start_trace,
@@ -152,6 +156,8 @@ _ROWS: dict[str, Callable[[Record, Sequence[DecodedSpan]], Iterator[dict[str, An
     "link_run": _link_run,
     "unlink_run": _unlink_run,
     "link_prompts": _link_prompts,
+    "logs": _nothing,
+    "metrics": _nothing,
 }
 
 

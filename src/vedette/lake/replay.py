@@ -86,7 +86,7 @@ class Replayed(NamedTuple):
 
 
 def replay(lake: Lake, scratch: Path) -> Iterator[Replayed]:
-    """The records of all tables in the order of arrival.
+    """The records that the read model is made of, in the order of arrival.
 
     Args:
         lake: nobody may compact its tables meanwhile.

@@ -25,6 +25,7 @@ from vedette.lake.schemas import (
     SPANS_SCHEMA,
     lake_trace_id,
 )
+from vedette.lake.telemetry import TelemetryRows
 from vedette.unicode import storable
 
 _MAX_INT64 = 2**63 - 1
@@ -42,6 +43,8 @@ class SegmentRows:
         self._place = f"{journal_id}-{segment:08x}"
         self._annotations = AnnotationRows()
         self._decisions = DecisionRows()
+        self._logs = TelemetryRows.of_logs()
+        self._metrics = TelemetryRows.of_metrics()
         self._spans: list[DecodedSpan] = []
         self._record_ids: list[str] = []
         self._experiments: list[str | None] = []
@@ -58,6 +61,8 @@ class SegmentRows:
             self._received_ms.extend([record.at] * count)
         self._annotations.add(record, record_id, spans)
         self._decisions.add(record, record_id)
+        self._logs.add(record, record_id)
+        self._metrics.add(record, record_id)
 
     def annotations(self) -> pa.Table:
         """The segment's rows of the annotations table; perhaps none."""
@@ -66,6 +71,14 @@ class SegmentRows:
     def decisions(self) -> pa.Table:
         """The segment's rows of the ledger of decisions; perhaps none."""
         return self._decisions.table()
+
+    def logs(self) -> pa.Table:
+        """The segment's rows of the logs table; perhaps none."""
+        return self._logs.table()
+
+    def metrics(self) -> pa.Table:
+        """The segment's rows of the metrics table; perhaps none."""
+        return self._metrics.table()
 
     def cursors(self) -> dict[str, int]:
         """How far the segment's decisions bring their scorers, by application of transactions."""

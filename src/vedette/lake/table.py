@@ -27,6 +27,7 @@ from vedette.lake.storage import (
     storage_options,
     sync_file,
 )
+from vedette.lake.telemetry import LOGS, METRICS
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +60,13 @@ class Lake:
 
     def __init__(self, root: str, state: Path, options: Mapping[str, str] | None = None) -> None:
         options = storage_options() if options is None else options
-        self.spans, self.annotations, self.decisions = (
+        self.spans, self.annotations, self.decisions, self.logs, self.metrics = (
             LakeTable(spec, table_storage(root, spec, options), state)
-            for spec in (SPANS, ANNOTATIONS, DECISIONS)
+            for spec in (SPANS, ANNOTATIONS, DECISIONS, LOGS, METRICS)
         )
-        self.tables = (self.spans, self.annotations, self.decisions)
+        # Those that the read model is made of; then all, in the order in which they are written
+        self.folded = (self.spans, self.annotations, self.decisions)
+        self.tables = (*self.folded, self.logs, self.metrics)
         self._state = state
 
     def is_used(self) -> bool:

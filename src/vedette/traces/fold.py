@@ -61,7 +61,8 @@ Decoded = tuple[Record, list[DecodedSpan]]
 
 
 def decoded(record: Record) -> Decoded:
-    """A record with its spans decoded, and without the bytes they were decoded from."""
+    """A record with its spans decoded, and without the bytes they were decoded from. Those of logs
+    and metrics stay: only the lake wants them decoded."""
     if record.kind != "spans":
         return record, []
     return replace(record, body=b""), decode_spans(record.body)
@@ -321,6 +322,9 @@ _ACTIONS: dict[str, Callable[[_Fold, Record], None]] = {
     "link_run": _Fold._link,
     "unlink_run": _Fold._unlink,
     "link_prompts": _Fold._link_prompts,
+    # For the lake alone
+    "logs": lambda *_: None,
+    "metrics": lambda *_: None,
 }
 
 
