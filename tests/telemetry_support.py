@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from otlp_strategies import PLAIN_KEYS, attributes, fill_attributes, values
-from vedette.intake.signals import LOGS, METRICS, Signal
+from vedette.intake.signals import LOGS, METRICS
 
 NOON = 1_767_268_800_000_000_000  # 2026-01-01 12:00 UTC, in nanoseconds
 
@@ -98,3 +98,69 @@ def _buckets(**fields: Any) -> Message:
 
 
 WHOLE = {LOGS: log_request(), METRICS: metric_request()}
+_times = st.integers(0, 2**63 - 1) | st.sampled_from([0, NOON])
+_counts = st.integers(0, 2**63 - 1)
+_flags = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> bytes:
+    """A sound request of log records."""
+    request = ExportLogsServiceRequest()
+    scope = _scope(request, "resource_logs", "scope_logs")
+    for _ in range(draw(st.integers(1, 3))):
+        record = scope.log_records.add(
+            time_unix_nano=draw(_times),
+            observed_time_unix_nano=draw(_times),
+            severity_number=draw(st.integers(0, 30)),
+            severity_text=draw(st.text(max_size=5)),
+            event_name=draw(st.text(max_size=5)),
+            trace_id=draw(st.binary(max_size=17)),
+            span_id=draw(st.binary(max_size=9)),
+            flags=draw(_flags),
+            dropped_attributes_count=draw(_flags),
+        )
+        fill_attributes(record.attributes, draw(attributes(PLAIN_KEYS)))
+        if draw(st.booleans()):
+            fill_attributes(record.attributes, {"said": draw(values())})
+            record.body.CopyFrom(record.attributes[-1].value)
+    return request.SerializeToString()
+
+
+@st.composite
+def metrics(draw: st.DrawFn) -> bytes:
+    """A sound request of metrics of any kinds."""
+    request = ExportMetricsServiceRequest()
+    scope = _scope(request, "resource_metrics", "scope_metrics")
+    for kind in draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4)):
+        metric = scope.metrics.add(name=draw(st.text(max_size=5)), unit=draw(st.text(max_size=3)))
+        point = getattr(metric, kind).data_points.add(
+            start_time_unix_nano=draw(_times), time_unix_nano=draw(_times), flags=draw(_flags)
+        )
+        fill_attributes(point.attributes, draw(attributes(PLAIN_KEYS)))
+        if kind in ("gauge", "sum"):
+            if draw(st.booleans()):
+                point.as_double = draw(st.floats())
+            elif draw(st.booleans()):
+                point.as_int = draw(st.integers(-(2**63), 2**63 - 1))
+            continue
+        point.count, point.sum = draw(_counts), draw(st.floats())
+        if kind == "summary":
+            point.quantile_values.add(quantile=draw(st.floats()), value=draw(st.floats()))
+            continue
+        exemplar = point.exemplars.add(time_unix_nano=draw(_times), as_double=draw(st.floats()))
+        exemplar.trace_id = draw(st.binary(max_size=17))
+        if kind == "histogram":
+            bounds = draw(st.lists(st.floats(), max_size=3))
+            point.explicit_bounds.extend(bounds)
+            point.bucket_counts.extend(draw(_counts) for _ in range(len(bounds) + bool(bounds)))
+        else:
+            point.scale = draw(st.integers(-(2**31), 2**31 - 1))
+            point.zero_count = draw(_counts)
+            point.positive.offset = draw(st.integers(-(2**31), 2**31 - 1))
+            point.positive.bucket_counts.extend(draw(st.lists(_counts, max_size=3)))
+    return request.SerializeToString()
+
+
+KINDS = ["gauge", "sum", "histogram", "exponential_histogram", "summary"]
+SOUND = {LOGS: logs(), METRICS: metrics()}
