@@ -206,7 +206,7 @@ def test_in_json_no_more_is_lost_than_what_is_wrong(server: OtlpServer) -> None:
     assert kept == ["queue", "tokens", "lags"]
 
     logs = in_json(LOGS, log_request())
-    logs["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["severityNumber"] = "loud"
+    logs["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["timeUnixNano"] = "soon"
     answer = server.post(json.dumps(logs).encode(), {"content-type": JSON}, LOGS.path)
     assert answer.json()["partialSuccess"]["rejectedLogRecords"] == "1"
     assert decode_logs(server.records()[0].body) == decode_logs(log_request())[1:]

@@ -7,7 +7,7 @@ from typing import Any
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, SeverityNumber
 
-from vedette.intake.resources import columns_of, int32, resource_of, signed, with_scope
+from vedette.intake.resources import columns_of, hex_id, int32, resource_of, signed, with_scope
 from vedette.intake.values import any_value, attribute_values, json_text
 
 _SEVERITIES = {number: name for name, number in SeverityNumber.items()}
@@ -46,8 +46,3 @@ def _log(record: LogRecord) -> dict[str, Any]:
         "dropped_attributes_count": int32(record.dropped_attributes_count),
         "flags": signed(record.flags),
     }
-
-
-def hex_id(raw: bytes, size: int) -> str | None:
-    """An id as the lake has it; None if it is none: OTLP then wants it taken as not there."""
-    return raw.hex() if len(raw) == size and any(raw) else None

@@ -10,11 +10,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 
-from vedette.intake.decode_logs import hex_id
-from vedette.intake.resources import columns_of, resource_of, signed, with_scope
+from vedette.intake.resources import columns_of, hex_id, resource_of, signed, with_scope
 from vedette.intake.values import attribute_values, json_text
 
-_TEMPORALITIES = {number: name for name, number in AggregationTemporality.items()}
+_TEMPORALITIES: dict[int, str] = {number: name for name, number in AggregationTemporality.items()}
 
 
 def decode_metrics(body: bytes) -> list[dict[str, Any]]:
@@ -150,5 +149,5 @@ def _value(number: Any) -> float | None:
 
 
 def _temporality(data: Any) -> str:
-    number = data.aggregation_temporality
+    number: int = data.aggregation_temporality
     return _TEMPORALITIES.get(number, str(number))

@@ -66,6 +66,11 @@ def columns_of(resource: Resource, schema_url_column: str) -> dict[str, Any]:
     }
 
 
+def hex_id(raw: bytes, size: int) -> str | None:
+    """An id as the lake has it; None if it is none: OTLP then wants it taken as not there."""
+    return raw.hex() if len(raw) == size and any(raw) else None
+
+
 def int32(count: int) -> int:
     """A count that is told no higher than fits."""
     return min(count, _INT32_MAX)

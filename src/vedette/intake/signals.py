@@ -64,24 +64,19 @@ class Signal:
         return f"{self.one}: {problem}" if name is None else f"{self.one} {str(name)!r}: {problem}"
 
 
-def _keep_sound(
-    items: Any, problem: Callable[[Any], str | None], told: Callable[[Any, str], str]
-) -> list[str]:
-    """Take unsound messages out of a repeated field; returns what is told of them."""
-    problems = [(item, reason) for item in items if (reason := problem(item))]
-    if not problems:
-        return []
-    rejections = [told(item, reason) for item, reason in problems]
-    sound = [item for item in items if problem(item) is None]
-    del items[:]
-    items.extend(sound)
-    return rejections
+def _take_unsound(items: Any, problem: Callable[[Any], str | None]) -> list[tuple[Any, str]]:
+    """Take unsound messages out of a repeated field; returns each with what is wrong with it."""
+    unsound = [(item, reason) for item in items if (reason := problem(item))]
+    if unsound:
+        sound = [item for item in items if problem(item) is None]
+        del items[:]
+        items.extend(sound)
+    return unsound
 
 
 def _sift_spans(scope: Any, rejections: list[str]) -> int:
-    rejections += _keep_sound(
-        scope.spans, _span_problem, lambda span, reason: TRACES.told(span.name, reason)
-    )
+    for span, reason in _take_unsound(scope.spans, _span_problem):
+        rejections.append(TRACES.told(span.name, reason))
     return len(scope.spans)
 
 
@@ -106,9 +101,8 @@ def _time_problem(times: list[int]) -> str | None:
 
 
 def _sift_logs(scope: Any, rejections: list[str]) -> int:
-    rejections += _keep_sound(
-        scope.log_records, _log_problem, lambda _, reason: LOGS.told(None, reason)
-    )
+    for _, reason in _take_unsound(scope.log_records, _log_problem):
+        rejections.append(LOGS.told(None, reason))
     return len(scope.log_records)
 
 
@@ -125,10 +119,8 @@ def _sift_metrics(scope: Any, rejections: list[str]) -> int:
             rejections.append(METRICS.told(metric.name, "the metric has no data of a known kind"))
             continue
         points = getattr(metric, kind).data_points
-        problem, name = _POINT_PROBLEMS[kind], metric.name
-        rejections += _keep_sound(
-            points, problem, lambda _, reason, name=name: METRICS.told(name, reason)
-        )
+        for _, reason in _take_unsound(points, _POINT_PROBLEMS[kind]):
+            rejections.append(METRICS.told(metric.name, reason))
         kept += len(points)
     return kept
 
