@@ -19,12 +19,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from lake_support import compactor
 from otlp_strategies import fill_attributes
 from power_cut import PowerCut
+from telemetry_support import log_request, metric_request
 from vedette import rebuild
 from vedette.health import Health
 from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Position, Record
 from vedette.intake.segments import frame
 from vedette.lake import arrivals
+from vedette.lake.arrivals import count_rows
 from vedette.lake.storage import Storage
 from vedette.lake.table import Lake
 from vedette.pipeline import Tail
@@ -310,6 +312,8 @@ def other(draw: st.DrawFn) -> dict[str, Any]:
                     "put": draw(st.lists(assessments_of(trace), max_size=2)),
                 },
                 {"kind": "assessments", "delete": deleted},
+                {"kind": "logs", "experiment_id": "1", "body": log_request(2)},
+                {"kind": "metrics", "experiment_id": "2", "body": metric_request()},
             ]
         )
     )
@@ -340,6 +344,17 @@ def histories(draw: st.DrawFn) -> list[Written]:
         for _ in range(times):
             at += draw(st.integers(1, 3))
             found.append(Written(Record(kind, at, rest, body), journal, draw(st.booleans())))
+    return found
+
+
+def sealed(history: list[Written]) -> list[Written]:
+    """Those in segments that have ended."""
+    found: list[Written] = []
+    for name in JOURNALS:
+        of_journal = [written for written in history if written.journal == name]
+        while of_journal and not of_journal[-1].seal:
+            of_journal.pop()
+        found += of_journal
     return found
 
 
@@ -415,7 +430,7 @@ class Plant:
 @given(
     history=histories(),
     commits=st.tuples(st.integers(0, 6), st.integers(0, 2)),
-    tables=st.sampled_from([1, 2, 3]),
+    tables=st.integers(1, 5),
     gone=st.booleans(),
     merged=st.booleans(),
 )
@@ -437,6 +452,9 @@ def test_the_rebuilt_read_model_is_the_one_that_was_lost(
         assert content(rebuilt) == before
         assert all(journal.sealed_segments() == [] for journal in plant.journals.values())
         assert content(plant.rebuild()) == before
+        kinds = [written.record.kind for written in sealed(history)]
+        assert count_rows(plant.lake.logs) == 2 * kinds.count("logs")
+        assert count_rows(plant.lake.metrics) == 5 * kinds.count("metrics")
 
 
 def simple(*kinds: str, at: int = NOW) -> list[Written]:
