@@ -101,6 +101,8 @@ def test_the_python_of_a_page_runs(page: Path, vedette: RunningVedette, tmp_path
         assert "answer" in output
         assert "cites_source" in output
         assert re.search(r"sent_again +│ +60 │ +500.0 │", output)
+        assert "very late" in output
+        assert re.search(r"queue_length +│ +│ +4.0 │", output)
         assert re.search(r"half_failed +│ +1 │ +1.0 │ +1 │", output)
 
 
@@ -120,6 +122,10 @@ def send_what_readers_must_mind(vedette: RunningVedette) -> None:
             for number in range(60)  # more than of any other name: the page shows the top ten
         ]
         post(vedette, "/v1/traces", {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]})
+    late = {"timeUnixNano": str(T0), "severityNumber": 13, "body": {"stringValue": "very late"}}
+    post(vedette, "/v1/logs", {"resourceLogs": [{"scopeLogs": [{"logRecords": [late]}]}]})
+    queue = {"name": "queue_length", "gauge": {"dataPoints": [{"timeUnixNano": "1", "asInt": 4}]}}
+    post(vedette, "/v1/metrics", {"resourceMetrics": [{"scopeMetrics": [{"metrics": [queue]}]}]})
     for feedback in ({"value": True}, {"error": {"error_code": "TIMEOUT"}}):
         assessment = {
             "assessment_name": "half_failed",

@@ -123,6 +123,10 @@ def test_what_opentelemetrys_exporters_send_gets_into_the_tables(
         2,
         31.0,
     )
+    with urllib.request.urlopen(f"{vedette.url}/metrics", timeout=10) as answer:
+        counted = answer.read().decode()
+    assert "vedette_otlp_log_records_total 1.0" in counted
+    assert "vedette_otlp_data_points_total 4.0" in counted
     buckets = points["tokens"]["exponential_histogram"]["positive_bucket"]["bucket_counts"]
     assert sum(buckets) == 2
 
