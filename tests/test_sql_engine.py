@@ -10,12 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lake_support import JOURNAL, compactor
+from lake_support import DAY, JOURNAL, compactor
 from sql_support import MINUTE, RowsLake, hour_ago
+from telemetry_support import log_request, metric_request
+from vedette.intake.records import Record
 from vedette.lake.row_tables import table_of
+from vedette.lake.rows import SegmentRows
 from vedette.lake.schemas import PARTITION
 from vedette.lake.sql.engine import SqlEngine
 from vedette.lake.sql.formats import from_arrow
+from vedette.lake.sql.names import TABLES
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
 
@@ -30,10 +34,30 @@ def lake(tmp_path: Path) -> Iterator[RowsLake]:
 
 
 def test_a_lake_without_tables_has_empty_ones(lake: RowsLake) -> None:
-    for table in ("mlflow_otel_spans", "mlflow_otel_annotations", "mlflow_monitor_decisions"):
+    for table in TABLES:
         assert lake.rows(f"SELECT * FROM main.default.{table}") == []
     for view in ("mlflow_trace_unified", "mlflow_trace_metadata"):
         assert lake.rows(f"SELECT * FROM main.default.{view}") == []
+
+
+def test_logs_and_metrics_are_queried_like_the_rest(lake: RowsLake) -> None:
+    rows = SegmentRows(JOURNAL, 1)
+    rows.add(Record("logs", DAY, {"experiment_id": "7"}, log_request()), 0)
+    rows.add(Record("metrics", DAY, {"experiment_id": "7"}, metric_request()), 512)
+    assert lake.lake.logs.append_segment(JOURNAL, 1, rows.logs())
+    assert lake.lake.metrics.append_segment(JOURNAL, 1, rows.metrics())
+    assert lake.rows(
+        "SELECT body, attributes:order::INT AS number, instrumentation_scope.name AS scope"
+        " FROM mlflow_otel_logs WHERE severity_number = 'SEVERITY_NUMBER_WARN' ORDER BY time_unix_nano"
+    ) == [{"body": f'"late {n}"', "number": n, "scope": "agent"} for n in range(3)]
+    assert lake.rows(
+        "SELECT name, sum.value AS value, sum.attributes:model::STRING AS model"
+        " FROM mlflow_otel_metrics WHERE metric_type = 'sum'"
+    ) == [{"name": "calls", "value": 4.0, "model": "m"}]
+    assert lake.rows(
+        "SELECT histogram.bucket_counts[1] AS counted, size(histogram.explicit_bounds) AS bounds"
+        " FROM main.default.mlflow_otel_metrics WHERE name = 'seconds'"
+    ) == [{"counted": 2, "bounds": 2}]
 
 
 def test_a_query_sees_what_was_committed_before_it(lake: RowsLake) -> None:

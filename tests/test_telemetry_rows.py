@@ -16,7 +16,7 @@ from vedette.lake import rewrite
 from vedette.lake.maintenance import vacuum_files
 from vedette.lake.rows import SegmentRows
 from vedette.lake.table import Lake
-from vedette.lake.telemetry import LOGS_SCHEMA, METRICS_SCHEMA
+from vedette.lake.telemetry_schemas import LOGS_SCHEMA, METRICS_SCHEMA
 
 SPEC_LOGS = (
     "record_id time date service_name event_name trace_id span_id time_unix_nano "

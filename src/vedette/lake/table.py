@@ -27,7 +27,7 @@ from vedette.lake.storage import (
     storage_options,
     sync_file,
 )
-from vedette.lake.telemetry import LOGS, METRICS
+from vedette.lake.telemetry_schemas import LOGS, METRICS
 
 logger = logging.getLogger(__name__)
 

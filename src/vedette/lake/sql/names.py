@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Sequence
 
 from vedette.lake.schemas import ANNOTATIONS, DECISIONS, LOCATION, SPANS, TABLE_PREFIX
+from vedette.lake.telemetry_schemas import LOGS, METRICS
 
 CATALOG, SCHEMA = LOCATION.split("/")
-TABLES = {spec.name: spec for spec in (SPANS, ANNOTATIONS, DECISIONS)}
+TABLES = {spec.name: spec for spec in (SPANS, ANNOTATIONS, DECISIONS, LOGS, METRICS)}
 VIEWS = (f"{TABLE_PREFIX}_trace_unified", f"{TABLE_PREFIX}_trace_metadata")
 NAMES = (*TABLES, *VIEWS)
 TABLES_SCHEMA = "lake"  # where they are inside of DuckDB
