@@ -48,7 +48,7 @@ def test_logs_and_metrics_are_queried_like_the_rest(lake: RowsLake) -> None:
     assert lake.lake.metrics.append_segment(JOURNAL, 1, rows.metrics())
     assert lake.rows(
         "SELECT body, attributes:order::INT AS number, instrumentation_scope.name AS scope"
-        " FROM mlflow_otel_logs WHERE severity_number = 'SEVERITY_NUMBER_WARN' ORDER BY time_unix_nano"
+        " FROM mlflow_otel_logs WHERE severity_number = 'SEVERITY_NUMBER_WARN' ORDER BY time"
     ) == [{"body": f'"late {n}"', "number": n, "scope": "agent"} for n in range(3)]
     assert lake.rows(
         "SELECT name, sum.value AS value, sum.attributes:model::STRING AS model"

@@ -49,7 +49,8 @@ def sql(
     """Query the tables mlflow_otel_spans, mlflow_otel_annotations, mlflow_monitor_decisions.
 
     Logs and metrics that came by OTLP are in mlflow_otel_logs and mlflow_otel_metrics. Views have
-    one row per trace: mlflow_trace_unified, and mlflow_trace_metadata without the spans. All may be named in full, main.default.mlflow_otel_spans.
+    one row per trace: mlflow_trace_unified, and mlflow_trace_metadata without the spans. All may
+    be named in full, main.default.mlflow_otel_spans.
 
     A query sees one version of each table, can only read, and is stopped when it takes too long or
     too much. What there is to query: see docs/sql.md.
