@@ -30,6 +30,8 @@ def table_of(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
     Times are given in microseconds since the epoch, dates in days.
     """
+    if not rows:  # as most segments have none for most tables
+        return schema.empty_table()
     arrays = []
     for field in schema:
         values = [row.get(field.name) for row in rows]
