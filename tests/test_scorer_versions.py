@@ -6,6 +6,7 @@ import time
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.genai.scorers import ScorerSamplingConfig, delete_scorer, get_scorer, scorer
 from mlflow.genai.scorers.registry import list_scorer_versions
 
@@ -56,3 +57,12 @@ def test_the_live_version_is_on_each_score(vedette: RunningVedette) -> None:
 
     delete_scorer(name="which", version=2)
     assert score_of_a_new_trace(vedette) == ("first", "1")
+
+
+@pytest.mark.parametrize("asked", ["abc", "1", 1.0, True])
+def test_a_version_is_a_whole_number(asked: object) -> None:
+    first.register()
+    for call in (get_scorer, delete_scorer):
+        with pytest.raises(MlflowException, match=f"whole number such as 1, got {asked!r}"):
+            call(name="which", version=asked)
+    assert get_scorer(name="which").scorer_version >= 1

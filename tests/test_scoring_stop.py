@@ -120,7 +120,7 @@ def test_all_that_was_complete_at_a_stop_is_in_the_ledger_and_explained(
     assert plane.scored("0", "probe") == []
     assert told(plane, 1) == BEFORE
     assert told(plane, 2).startswith("stopped: The scorer was stopped before it was scored.")
-    assert told(plane, 4) == "stopped: the scorer was stopped before the unit's turn came"
+    assert told(plane, 4) == "stopped or deleted before the unit's turn came"
     assert told(plane, 9) == WHILE
 
     plane.start("0", "probe")
@@ -129,7 +129,7 @@ def test_all_that_was_complete_at_a_stop_is_in_the_ledger_and_explained(
     plane.settle()
     assert plane.scored("0", "probe") == [12, 13]
     assert plane.counts("0", "probe") == {"stopped": 7, "scored": 2}
-    assert told(plane, 4) == "stopped: the scorer was stopped before the unit's turn came"
+    assert told(plane, 4) == "stopped or deleted before the unit's turn came"
     assert told(plane, 9) == WHILE
 
 

@@ -363,6 +363,36 @@ def test_what_is_stored_says_what_was_written(outputs: str) -> None:
     assert stored(outputs) == kind(outputs=outputs)
 
 
+def test_texts_that_begin_further_left_than_the_function_are_stored_too() -> None:
+    @scorer_decorator
+    def listed(outputs):
+        text = """one
+two
+"""
+        return outputs in text.splitlines()
+
+    dump = serialize(listed)
+    stored = recreate_function(dump["call_source"], dump["call_signature"], "listed")
+    assert [stored("two"), stored("three")] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("signature", "parameter"),
+    [
+        ("(outputs, context)", "context"),
+        ("(*, retrieved_context)", "retrieved_context"),
+        ("(outputs, /)", "outputs"),
+        ("(outputs, limit=3, *, strict=True, **others)", None),
+        ("(session)", None),
+    ],
+)
+def test_parameters_that_no_call_has_a_value_for_are_found(
+    signature: str, parameter: str | None
+) -> None:
+    found = [message for _, message in names("return True", signature)]
+    assert found == ([f"takes {parameter}, which nothing is passed for"] if parameter else [])
+
+
 def test_a_function_whose_source_is_nowhere_is_refused(experiment: str) -> None:
     space: dict = {}
     exec("def made(outputs):\n    return True", space)
@@ -419,7 +449,7 @@ def test_the_check_imports_nothing_of_mlflow() -> None:
 
 def test_what_the_check_accepts_mlflow_makes_a_function_of() -> None:
     body = textwrap.dedent(inspect.getsource(serialized).split("\n", 1)[1])
-    assert [one[1] for one in names(body, "(body)")] == [
+    assert [one[1] for one in names(body, "(body=None)")] == [
         "uses json, which is defined outside the function"
     ]
     made = recreate_function(f"import json\n{body}", "(body)", "probe")

@@ -15,7 +15,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.genai.scorers import KnowledgeRetention
 from mlflow.genai.scorers.base import EnsembleScorer, Scorer, SerializedScorer
-from mlflow.genai.scorers.scorer_utils import recreate_function
+from mlflow.genai.scorers.scorer_utils import extract_function_body, recreate_function
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from pydantic import BaseModel
 
@@ -55,15 +55,22 @@ def _dump(scorer: Scorer) -> dict[str, Any]:
         return _serialized(
             scorer, builtin_scorer_class="KnowledgeRetention", builtin_scorer_pydantic_data=data
         )
-    try:
+    function: FunctionType | None = getattr(scorer, "_original_func", None)
+    node = None if function is None else _source(scorer.name, inspect.unwrap(function))[0]
+    if function is None or not isinstance(node, ast.FunctionDef):
         dump: dict[str, Any] = scorer.model_dump()
-    except SyntaxError as error:  # a text that goes over lines has less indentation than its code
-        raise _unreadable(scorer.name, error) from error
-    if function := getattr(scorer, "_original_func", None):
-        node, _ = _source(scorer.name, inspect.unwrap(function))
-        if isinstance(node, ast.FunctionDef):
-            dump = {**dump, "call_source": faithful_body(node, dump["call_source"])}
-    return dump
+        return dump
+    try:
+        stored = extract_function_body(function)[0]
+    except SyntaxError:  # a text that goes over lines has less indentation than its code
+        stored = ""
+    return _serialized(
+        scorer,
+        call_source=faithful_body(node, stored),
+        call_signature=str(inspect.signature(function)),
+        original_func_name=function.__name__,
+        timeout=scorer.timeout,
+    )
 
 
 def _serialized(scorer: Scorer, **body: Any) -> dict[str, Any]:

@@ -66,8 +66,10 @@ class VedetteScorerStore(MlflowTrackingStore):
         """One version of a scorer, by default the latest.
 
         Raises:
-            MlflowException: RESOURCE_DOES_NOT_EXIST, naming the scorers with similar names.
+            MlflowException: RESOURCE_DOES_NOT_EXIST, naming the scorers with similar names; the
+                version is not a whole number.
         """
+        _require_version(version)
         experiment_id = experiment_id or _get_experiment_id()
         return self._load([self._tracking_store.get_scorer(experiment_id, name, version)])[0]
 
@@ -83,10 +85,14 @@ class VedetteScorerStore(MlflowTrackingStore):
     def delete_scorer(
         self, experiment_id: str | None, name: str, version: int | str | None = None
     ) -> None:
-        """Delete one version of a scorer; all of them without a version, or with "all"."""
-        self._tracking_store.delete_scorer(
-            experiment_id or _get_experiment_id(), name, None if version == "all" else version
-        )
+        """Delete one version of a scorer; all of them without a version, or with "all".
+
+        Raises:
+            MlflowException: RESOURCE_DOES_NOT_EXIST; the version is no whole number.
+        """
+        number = None if version == "all" else version
+        _require_version(number)
+        self._tracking_store.delete_scorer(experiment_id or _get_experiment_id(), name, number)
 
     def upsert_online_scoring_config(
         self,
@@ -167,6 +173,13 @@ class VedetteScorerStore(MlflowTrackingStore):
     def _set_state(self, scorer: Scorer, version: ScorerVersion, config: Any) -> None:
         self._hydrate_scorer(scorer, version)
         scorer._sampling_config = _sampling(config)
+
+
+def _require_version(version: object) -> None:
+    if version is not None and (isinstance(version, bool) or not isinstance(version, int)):
+        raise MlflowException.invalid_parameter_value(
+            f"version must be a whole number such as 1, got {version!r}"
+        )
 
 
 def _require_rate(rate: float | None) -> None:

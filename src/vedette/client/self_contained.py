@@ -34,6 +34,8 @@ PROVIDED = frozenset(
         "mlflow",
     }
 )
+# What a scorer is called with (SPEC 3).
+_PARAMETERS = ("inputs", "outputs", "expectations", "trace", "session")
 # Class bodies with annotations look these up in themselves.
 _OF_CLASSES = frozenset({"__annotations__", "__conditional_annotations__"})
 _KNOWN = PROVIDED | _OF_CLASSES | frozenset(dir(builtins))
@@ -64,7 +66,11 @@ def check_function(
     """
     if found := _missing_body(function):
         return [found]
-    findings = [*_lost_decorators(function), *_import_findings(function, objection)]
+    findings = [
+        *_unknown_parameters(function),
+        *_lost_decorators(function),
+        *_import_findings(function, objection),
+    ]
     if annotations:
         findings.extend(_annotation_findings(function, hidden))
     try:
@@ -151,6 +157,21 @@ def _unparsable(error: Exception, line: int = 1) -> Finding:
         return Finding(line, column, "syntax", f"is not Python: {error.msg}", "correct it")
     message = f"is too much for Python's compiler: {type(error).__name__}: {error}"
     return Finding(line, 1, "syntax", message, "make it simpler")
+
+
+def _unknown_parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Finding]:
+    """Those that no call gives a value: `Scorer.run` passes what it has, by name."""
+    taken = function.args
+    positional = [*taken.posonlyargs, *taken.args]
+    required = positional[: len(positional) - len(taken.defaults)]
+    keywords = zip(taken.kwonlyargs, taken.kw_defaults, strict=True)
+    required += [one for one, default in keywords if default is None]
+    for one in required:
+        if one.arg in _PARAMETERS and one not in taken.posonlyargs:
+            continue
+        message = f"takes {one.arg}, which nothing is passed for"
+        fix = f"take any of {', '.join(_PARAMETERS)}, by name, or give it a default value"
+        yield Finding(one.lineno, one.col_offset + 1, "parameter", message, fix)
 
 
 def _lost_decorators(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[Finding]:

@@ -121,7 +121,7 @@ class Explainer:
         """
         places = self._places(trace, of_session=scorer.is_session_level)
         if not places and cursor is None:
-            return "not_started", "not scored: the scorer is stopped"
+            return "not_started", "not scored: the scorer is stopped or deleted"
         if not places:
             return "waiting", self._incompleteness(trace, of_session=scorer.is_session_level)
         if cursor is not None and places[-1] > cursor:
@@ -166,7 +166,7 @@ class Explainer:
         for place in reversed(places):
             epoch = epochs.holding(place)
             if epoch is not None and epoch.left:
-                return "stopped", "stopped: the scorer was stopped before the unit's turn came"
+                return "stopped", "stopped or deleted before the unit's turn came"
             if epoch is None or epoch.stopped:
                 when = "before the scorer was started" if epoch is None else "while it was stopped"
                 known = known or ("not_started", f"not scored: it was complete {when}")
