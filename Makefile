@@ -21,7 +21,7 @@ demo: setup
 
 # Most tests wait for a process or a clock: as many at once as there are cores, up to 4.
 test: setup
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .

@@ -74,13 +74,14 @@ def run_python(page: Path, vedette: RunningVedette, directory: Path) -> str:
             "\n\nfrom mlflow.genai.scorers import get_scorer\nget_scorer(name='helpful').stop()"
         )
     file = directory / f"{page.stem}.py"
-    file.write_text(script)
+    hanging = "import faulthandler\nfaulthandler.dump_traceback_later(150, exit=True)\n"
+    file.write_text(hanging + script)
     done = subprocess.run(
         [sys.executable, file],
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{vedette.log.read_text()}"

@@ -65,6 +65,12 @@ class Plant:
         self.seal()
         self.tail.commit_sealed(lambda: False)
 
+    def take_turns(self) -> None:
+        """Fold and commit until neither has anything to do, as the engine's threads do."""
+        self.seal()
+        while self.tail.advance() or self.tail.commit_sealed(lambda: False):
+            pass
+
     def lake_rows(self) -> list[tuple[str, str]]:
         table = DeltaTable(str(self.data / "lake/main/default/mlflow_otel_spans"))
         found = table.to_pyarrow_table(columns=["trace_id", "span_id"]).to_pylist()
@@ -204,13 +210,13 @@ def test_the_fold_waits_for_a_lake_that_moves(
 ) -> None:
     monkeypatch.setattr(pipeline, "_CACHE_BYTES", 1)
     monkeypatch.setattr(pipeline, "_READ_BYTES", 1)
+    monkeypatch.setattr(pipeline, "_PATIENCE_SECONDS", 1_000.0)
     plant.write(1, 2, 3)
     plant.seal()
     assert plant.tail.advance()
     assert not plant.tail.advance()  # what it folds now would be decoded again for the lake
-    plant.commit()
     plant.write(4)
-    plant.fold()
+    plant.take_turns()
     assert plant.content_counts() == [2, 2, 2, 2]
     monkeypatch.setattr(pipeline, "_PATIENCE_SECONDS", 0.0)
     plant.write(5, 6)

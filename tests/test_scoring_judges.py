@@ -173,9 +173,9 @@ def test_more_models_that_hang_than_there_is_room_for_hold_up_no_other(
 
 
 def test_what_is_not_yet_asked_can_be_taken_back(pool: JudgePool, llm: FakeLLM) -> None:
-    llm.reset(Reply(seconds=1.0))
+    llm.reset(Reply(seconds=5.0))
     futures = [pool.submit(judge(), [unit(number)]) for number in range(40)]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while pool.state()[MODEL]["under_way"] < 32:
         assert time.monotonic() < deadline
         time.sleep(0.01)
