@@ -76,6 +76,9 @@ class Health:
         else:
             status = "degraded" if warnings else "ok"
         # What follows is for the scorers' and archives' owners; all parts do their work
+        for what, error in engine.get("alerts", {}).items():
+            if error and parts["engine"]["state"] == "running":
+                warnings.append(f"{what} don't work: {error}")
         warnings += scorer_warnings(parts["workers"].get("scorers", {}))
         warnings += archive_warnings(archival.get("archives", {}))
         if problem := parts["workers"].get("prices_problem"):
