@@ -69,6 +69,9 @@ class Health:
         disk = {"free_bytes": shutil.disk_usage(self._settings.data).free}
         archival = engine.get("archival", {})
         warnings = list(self._warnings(parts, journal, lake, index, archival, disk))
+        if parts["engine"]["state"] == "running":
+            told_errors = engine.get("alerts", {}).items()
+            warnings += [f"{what} don't work: {error}" for what, error in told_errors if error]
         if parts["engine"]["state"] == "starting":
             status = "starting"
         elif "rebuilding" in index and not index["error"] and parts["engine"]["state"] == "running":
@@ -76,9 +79,6 @@ class Health:
         else:
             status = "degraded" if warnings else "ok"
         # What follows is for the scorers' and archives' owners; all parts do their work
-        for what, error in engine.get("alerts", {}).items():
-            if error and parts["engine"]["state"] == "running":
-                warnings.append(f"{what} don't work: {error}")
         warnings += scorer_warnings(parts["workers"].get("scorers", {}))
         warnings += archive_warnings(archival.get("archives", {}))
         if problem := parts["workers"].get("prices_problem"):
