@@ -83,7 +83,8 @@ def _apprise(url: str, message: Mapping[str, Any]) -> None:
     channel = apprise.Apprise()
     if not channel.add(url):
         _fail("apprise knows no such channel")
-    kinds = {"resolved": apprise.NotifyType.SUCCESS, "firing": apprise.NotifyType.FAILURE}
+    failure, success = apprise.NotifyType.FAILURE, apprise.NotifyType.SUCCESS
+    kinds = {"firing": failure, "again": failure, "resolved": success}
     # Each channel makes of Markdown what it shows: Slack's own, HTML for mail, plain text
     sent = channel.notify(
         title=title(message),

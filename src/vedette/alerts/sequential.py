@@ -47,6 +47,7 @@ class _Memory:
         session: mean number of traces of a session of late.
         limit, limit_ms: of a drift, and when it was estimated.
         evidence, evidence_ms: the estimate, and when it was made.
+        fired: the log of the e-value at which it fired, while it does.
     """
 
     identity: int
@@ -62,6 +63,7 @@ class _Memory:
     limit_ms: int = 0
     evidence: Mapping[str, Any] | None = None
     evidence_ms: int = 0
+    fired: float | None = None
 
 
 def look(
@@ -98,6 +100,9 @@ class _Look:
         scorer = None
         memory = self._begin() if stored is None else self._taken_up(stored)
         if anew or self._now - memory.begun_ms > PERIOD_SECONDS * 1000:
+            if anew:
+                fired = memory.down.log_e(self._limit_of(memory)) if self._firing else None
+                memory = replace(memory, fired=fired)
             memory = replace(memory, begun_ms=self._now, floor=0.0, **self._fresh())
             if not self._firing:
                 memory = replace(memory, onset_ms=self._now)
@@ -248,7 +253,8 @@ class _Look:
     def _judged(self, memory: _Memory, late: str | None) -> Finding:
         limit = self._limit_of(memory)
         down, up = memory.down.log_e(limit), memory.up.log_e(1 - limit)
-        evidence = {**(memory.evidence or {}), "e_value": finite(math.exp(min(down, 690.0)))}
+        told = down if memory.fired is None else memory.fired
+        evidence = {**(memory.evidence or {}), "e_value": finite(math.exp(min(told, 690.0)))}
         estimate = evidence.get("estimate")
         has_data = estimate is not None
         known = not self._drift or memory.limit is not None

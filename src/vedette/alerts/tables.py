@@ -40,7 +40,7 @@ HISTORY = Table(
     Column("id", _BIG, primary_key=True, autoincrement=True),
     *_of_rule(False),
     Column("at_ms", _BIG, nullable=False),
-    Column("event", String(32), nullable=False),  # a state, or acknowledged, silenced, ...
+    Column("event", String(32), nullable=False),  # a state, or acknowledged
     Column("previous", String(32), nullable=False),
     Column("why", Text, nullable=False),
     Column("evidence", Text, nullable=False),
