@@ -1,4 +1,4 @@
-"""30 simulated days at one look a minute: false alarms, how soon a fall is found, and a peer's way."""
+"""30 simulated days, a look a minute: false alarms, how soon a fall is found, and a peer's way."""
 
 from __future__ import annotations
 
@@ -159,9 +159,7 @@ def told(scenario: Scenario, way: Callable[..., int | None], runs: int) -> tuple
         elif found is not None and found < scenario.fall:
             false += 1
         elif found is not None:
-            counted = np.count_nonzero(
-                (scores.looks >= scenario.fall) & (scores.looks <= found)
-            )
+            counted = np.count_nonzero((scores.looks >= scenario.fall) & (scores.looks <= found))
             needed.append(counted)
     if scenario.fall is None:
         return f"{false / runs:.1%}", "", ""

@@ -139,7 +139,14 @@ class Days:
         return self.store.rule("1", name)
 
     def run(
-        self, name: str, passed: Any, *, start: int = T0, every: int = MINUTE, look: int = 1, **to: Any
+        self,
+        name: str,
+        passed: Any,
+        *,
+        start: int = T0,
+        every: int = MINUTE,
+        look: int = 1,
+        **to: Any,
     ) -> int | None:
         """Scores, one after another, with a look after so many; how many there were when the rule
         fired, or None."""
@@ -159,7 +166,9 @@ class Days:
 
     def sent(self, name: str) -> list[str]:
         """What people were told, or are to be, oldest first."""
-        return [one["message"]["event"] for one in reversed(self.store.deliveries("1", name, 1000))]
+        return [
+            one["message"]["event"] for one in reversed(self.store.outbox.of_rule("1", name, 1000))
+        ]
 
 
 def found(met: bool, **other: Any) -> Finding:

@@ -57,7 +57,9 @@ def test_what_recovers_is_resolved_and_told_once(days: Days) -> None:
     days.add(BELOW, notify=["https://example.org/hook"])
     assert days.run(BELOW, passes(0.5, 200), look=5)
     start = T0 + 200 * MINUTE
-    days.traces([start + number * MINUTE for number in range(400)], list(map(bool, passes(0.97, 400))))
+    days.traces(
+        [start + number * MINUTE for number in range(400)], list(map(bool, passes(0.97, 400)))
+    )
     days.look(start + 400 * MINUTE)
     days.look(start + 401 * MINUTE)
     assert days.rule(BELOW).state == "resolved"

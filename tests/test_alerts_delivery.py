@@ -21,9 +21,11 @@ import sqlalchemy
 from alerts_support import HOUR, MINUTE, Receiver, alert_store, found
 from running import free_port
 from vedette.alerts.channels import ChannelError, require_channel, send, shown
+from vedette.alerts.control import AlertsUnavailable
 from vedette.alerts.delivery import Deliveries
 from vedette.alerts.rules import checked_rule
-from vedette.alerts.store import EVERY, AlertStore, AlertsUnavailable
+from vedette.alerts.silences import EVERY
+from vedette.alerts.store import AlertStore
 from vedette.alerts.webhook import DeliveryFailed, Secret
 
 RULE = "liveness_zero_traces_15m"
@@ -51,7 +53,7 @@ def look(store: AlertStore, met: bool, at_ms: int = NOW, **finding: Any) -> str:
 
 
 def told(store: AlertStore) -> list[str]:
-    return [one["message"]["event"] for one in reversed(store.deliveries("1", RULE, 1000))]
+    return [one["message"]["event"] for one in reversed(store.outbox.of_rule("1", RULE, 1000))]
 
 
 def all_due(tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def all_due(tmp_path: Path) -> None:
 
 
 def deliver(store: AlertStore, tmp_path: Path) -> None:
-    deliveries = Deliveries(store, Secret(tmp_path / "webhook-secret"))
+    deliveries = Deliveries(store.outbox, Secret(tmp_path / "webhook-secret"))
     while deliveries.tick():
         pass
 
@@ -105,7 +107,7 @@ def test_a_channel_that_is_down_gets_everything_in_order_when_it_is_back(
         deliver(store, tmp_path)
         all_due(tmp_path)
     assert receiver.received == []
-    waiting = store.deliveries("1", RULE)
+    waiting = store.outbox.of_rule("1", RULE)
     assert {one["delivered_ms"] for one in waiting} == {None}
     errors = {one["error"] for one in waiting if one["attempts"]}
     assert errors == {"127.0.0.1 answered 503", "127.0.0.1 can't be reached: ConnectionError"}
@@ -139,7 +141,7 @@ def test_a_maintenance_window_is_silent_and_what_still_fires_then_is_told(
     store: AlertStore, name: str
 ) -> None:
     add(store, notify=["https://example.org/hook"])
-    store.silence("1", name, NOW + HOUR, NOW + 2 * HOUR, "me", "deployment")
+    store.silences.add("1", name, NOW + HOUR, NOW + 2 * HOUR, "me", "deployment")
     for minute, met in ((61, True), (70, False), (80, True), (110, True)):
         look(store, met, NOW + minute * MINUTE)
     assert told(store) == []
@@ -148,8 +150,8 @@ def test_a_maintenance_window_is_silent_and_what_still_fires_then_is_told(
     assert told(store) == ["firing"]
     states = [one["event"] for one in reversed(store.history("1", RULE))]
     assert states == ["firing", "resolved", "firing"]
-    assert store.unsilence("1", name) == 1
-    assert store.silences("1") == []
+    assert store.silences.end("1", name) == 1
+    assert store.silences.current("1") == []
 
 
 def test_a_rollback_is_called_when_it_fires_and_then_alone(
@@ -208,12 +210,13 @@ import sys, threading, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from alerts_support import alert_store, found
+from vedette.alerts.control import AlertsUnavailable
 from vedette.alerts.delivery import Deliveries
 from vedette.alerts.webhook import Secret
 
 directory = Path({directory!r})
 store = alert_store(directory)
-deliveries = Deliveries(store, Secret(directory / "webhook-secret"))
+deliveries = Deliveries(store.outbox, Secret(directory / "webhook-secret"))
 
 def send():
     while True:

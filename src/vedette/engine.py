@@ -19,8 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vedette.alerts.control import AlertsUnavailable, tables_missing
 from vedette.alerts.delivery import Deliveries
-from vedette.alerts.store import AlertStore, AlertsUnavailable, tables_missing
+from vedette.alerts.store import AlertStore
 from vedette.alerts.watch import Watch
 from vedette.alerts.webhook import Secret
 from vedette.archive.archival import Archival
@@ -106,7 +107,7 @@ class Engine:
         self._has_alerts = False  # the server makes their tables
         store = AlertStore(self._control, settings.url)
         self._watch = Watch(store, self._index, journals, stopping=self._stopping.is_set)
-        self._deliveries = Deliveries(store, Secret(settings.webhook_secret))
+        self._deliveries = Deliveries(store.outbox, Secret(settings.webhook_secret))
 
     def run(self) -> None:
         """Work until asked to stop, then finish what is under way."""

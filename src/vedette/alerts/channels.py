@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from vedette.alerts.messages import body, title
+from vedette.alerts.templates import text_for
 from vedette.alerts.webhook import DeliveryFailed, Secret, post
 
 _WEBHOOKS = ("http", "https")
@@ -36,10 +37,13 @@ def require_channel(url: Any) -> None:
         if not host:
             raise ChannelError("a webhook is a URL like https://example.org/hook: the host misses")
         return
+    if any(key.lower() == "template" for key in parse_qs(parts.query, keep_blank_values=True)):
+        raise ChannelError(f"{shown(url)}: a template would be a file of the server; leave it out")
     if not parts.scheme or parts.scheme in _REFUSED or not _known(url):
         raise ChannelError(
-            f"{shown(url)} is no channel: write https://... for a webhook, or an apprise URL such as"
-            " slack://TOKEN_A/TOKEN_B/TOKEN_C, msteams://..., mailto://... or pagerduty://..."
+            f"{shown(url)} is no channel: write https://... for a webhook, or an apprise URL such"
+            " as slack://TOKEN_A/TOKEN_B/TOKEN_C, workflows://... (Teams), mailto://... or"
+            " pagerduty://..."
         )
 
 
@@ -81,19 +85,29 @@ def _apprise(url: str, message: Mapping[str, Any]) -> None:
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL)
     channel = apprise.Apprise()
-    if not channel.add(url):
+    if not channel.add(_one_incident(url, message)):
         _fail("apprise knows no such channel")
     failure, success = apprise.NotifyType.FAILURE, apprise.NotifyType.SUCCESS
     kinds = {"firing": failure, "again": failure, "resolved": success}
-    # Each channel makes of Markdown what it shows: Slack's own, HTML for mail, plain text
+    text = text_for(urlsplit(url).scheme, message)
     sent = channel.notify(
-        title=title(message),
-        body=body(message),
+        title=text.title,
+        body=text.body,
         notify_type=kinds.get(message["event"], apprise.NotifyType.INFO),
-        body_format=apprise.NotifyFormat.MARKDOWN,
+        body_format=text.format,
     )
     if not sent:
         _fail(f"{shown(url)} did not take it")
+
+
+def _one_incident(url: str, message: Mapping[str, Any]) -> str:
+    """For PagerDuty: one incident of a rule, however often it is told, that ends when it does."""
+    parts = urlsplit(url)
+    if parts.scheme != "pagerduty" or message["event"] == "test":
+        return url
+    rule = f"{message['url']} {message['experiment_id']} {message['rule']}"
+    own = f"action=map&dedup={hashlib.sha256(rule.encode()).hexdigest()}"
+    return parts._replace(query=f"{parts.query}&{own}" if parts.query else own).geturl()
 
 
 def _fail(reason: str) -> NoReturn:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from vedette.alerts.channels import send, shown
-from vedette.alerts.store import AlertStore
+from vedette.alerts.outbox import Outbox
 from vedette.alerts.webhook import DeliveryFailed, Secret
 
 logger = logging.getLogger(__name__)
@@ -24,8 +24,8 @@ class Deliveries:
     again, with the same ``webhook-id``, by which receivers tell a repetition from something new.
     """
 
-    def __init__(self, store: AlertStore, secret: Secret) -> None:
-        self._store = store
+    def __init__(self, outbox: Outbox, secret: Secret) -> None:
+        self._outbox = outbox
         self._secret = secret
         self._at = 0.0
 
@@ -37,7 +37,7 @@ class Deliveries:
         """
         if time.monotonic() < self._at:
             return False
-        due = self._store.due(int(time.time() * 1000))
+        due = self._outbox.due(int(time.time() * 1000))
         for delivery in due:
             self._send(delivery)
         if not due:
@@ -53,13 +53,13 @@ class Deliveries:
             wait = min(_FIRST_WAIT * 2 ** min(attempts - 1, 10), _LONGEST_WAIT)
             given_up = now * 1000 - delivery["created_ms"] > _GIVE_UP_SECONDS * 1000
             next_ms = None if given_up else int((now + wait) * 1000)
-            self._store.sent(delivery["id"], attempts=attempts, next_ms=next_ms, error=str(error))
+            self._outbox.sent(delivery["id"], attempts=attempts, next_ms=next_ms, error=str(error))
             if attempts == 1 or given_up:
                 rest = "; given up" if given_up else "; will try again"
                 logger.warning("alert %s: %s%s", delivery["name"], error, rest)
             return
         now_ms = int(time.time() * 1000)
-        self._store.sent(delivery["id"], attempts=attempts, next_ms=None, delivered_ms=now_ms)
+        self._outbox.sent(delivery["id"], attempts=attempts, next_ms=None, delivered_ms=now_ms)
         if attempts > 1:
             channel = shown(delivery["channel"])
             logger.info("alert %s: %s took it at attempt %d", delivery["name"], channel, attempts)

@@ -77,25 +77,18 @@ class Condition:
         window = format_window(self.window_seconds)
         decimal = f"{self.number:.2f}".replace(".", "_")
         whole = f"{self.number:.0f}"
-        match self.kind:
-            case "drift":
-                return f"{self.scorer}_drift_neg_{decimal}_{window}"
-            case "below":
-                return f"{self.scorer}_below_{decimal}_{window}"
-            case "liveness":
-                return f"liveness_zero_traces_{window}"
-            case "volume":
-                return f"volume_anomaly_{window}"
-            case "error_rate":
-                return f"error_rate_above_{decimal}_{window}"
-            case "latency_p95":
-                return f"latency_p95_above_{whole}s_{window}"
-            case "negative_feedback":
-                return f"human_negative_feedback_ge_{whole}_{window}"
-            case "divergence":
-                return f"human_judge_divergence_{decimal}_{window}"
-            case "judge_cost":
-                return f"judge_cost_above_{whole}usd_{window}"
+        form: dict[Kind, str] = {
+            "drift": f"{self.scorer}_drift_neg_{decimal}",
+            "below": f"{self.scorer}_below_{decimal}",
+            "liveness": "liveness_zero_traces",
+            "volume": "volume_anomaly",
+            "error_rate": f"error_rate_above_{decimal}",
+            "latency_p95": f"latency_p95_above_{whole}s",
+            "negative_feedback": f"human_negative_feedback_ge_{whole}",
+            "divergence": f"human_judge_divergence_{decimal}",
+            "judge_cost": f"judge_cost_above_{whole}usd",
+        }
+        return f"{form[self.kind]}_{window}"
 
 
 def parse_alert_id(text: str) -> Condition:
@@ -132,7 +125,7 @@ def parse_window(text: str, where: str | None = None) -> int:
     if not _SHORTEST <= seconds <= _LONGEST:
         name = f"{where}: " if where else ""
         raise AlertIdError(
-            f"{name}{text!r} is no window: write minutes, hours or days, 1m to 31d, like 15m, 6h, 7d"
+            f"{name}{text!r} is no window: write minutes, hours or days, 1m to 31d, like 15m or 7d"
         )
     return seconds
 

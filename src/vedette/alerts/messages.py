@@ -1,4 +1,4 @@
-"""What people read: a title, a text in Markdown; and what programs read."""
+"""Numbers and times, as people read them."""
 
 from __future__ import annotations
 
@@ -6,39 +6,6 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
-
-_WORDS = {
-    "firing": "FIRING",
-    "again": "STILL FIRING",
-    "resolved": "RESOLVED",
-    "test": "TEST",
-    "rollback": "ROLLBACK",
-}
-
-
-def title(message: Mapping[str, Any]) -> str:
-    """One line; `message` as in `vedette.alerts.store`."""
-    return f"[{_WORDS[message['event']]}] {message['severity']}: {message['rule']}"
-
-
-def body(message: Mapping[str, Any]) -> str:
-    """Markdown: why, the evidence, examples, and how to go on."""
-    lines = [message["why"], ""]
-    evidence = message["evidence"]
-    if (estimate := told_estimate(evidence)) is not None:
-        lines.append(f"- estimate: {estimate}")
-    if evidence.get("e_value") is not None:
-        lines.append(f"- evidence: {evidence['e_value']:.3g} (20 is enough)")
-    if message.get("slice"):
-        lines.append(f"- slice: `{message['slice']}`")
-    lines.append(f"- experiment {message['experiment_id']}, at {moment(message['at_ms'])}")
-    if examples := evidence.get("examples"):
-        lines += ["- traces to read:"]
-        lines += [
-            f"    - {message['url']}/monitor/trace/{quote(one, safe=str())}" for one in examples
-        ]
-    return "\n".join(lines)
 
 
 def told_estimate(evidence: Mapping[str, Any]) -> str | None:

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from vedette.alerts.grammar import format_window
-from vedette.alerts.messages import finite, moment
+from vedette.alerts.means import BASELINE_WINDOWS, Measure, sums
+from vedette.alerts.messages import finite
 from vedette.alerts.rules import Rule
+from vedette.alerts.scores import OutsideBounds, Scorer
 from vedette.alerts.states import Finding
-from vedette.alerts.traffic import OutsideBounds, Scorer, Traffic, Unit, WindowRow
+from vedette.alerts.traffic import Traffic, Unit
 from vedette.quality.mean import mean
-from vedette.quality.moments import moments
 from vedette.quality.onset import Wealth, advance, begin
-from vedette.quality.proportion import proportion
 
 ALPHA = 0.05
 _ALARM = math.log(1 / ALPHA)
@@ -27,11 +26,9 @@ _PLACES, _TURNS = 5_000, 10  # read at a time, and so many times in a look
 _LATE_SECONDS = 120.0  # a scorer that has not decided what was complete so long ago lags
 _WAITING_SHARE = 0.1  # of a window's selected units; more without a score, and it isn't complete
 _LONGEST_SESSION = 20  # traces of a session that count
-_EXAMPLES = 5
-_BASELINE_WINDOWS = 7
 _BASELINE_LEVEL = 0.999
-_LATENCY_SHARE = 0.95  # of traces that must be as fast
 _REFRESHES = 96  # of estimate and baseline, in a window
+_ANY = 0.5  # a limit for evidence that has none: nothing was bet
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +91,7 @@ class _Look:
         self._firing = firing
         self._window_ms = rule.condition.window_seconds * 1000
         self._drift = rule.condition.kind == "drift"
+        self._measure = Measure(rule)
 
     def run(self, stored: Mapping[str, Any] | None, anew: bool) -> Finding:
         rule = self._rule
@@ -101,7 +99,7 @@ class _Look:
         memory = self._begin() if stored is None else self._taken_up(stored)
         if anew or self._now - memory.begun_ms > PERIOD_SECONDS * 1000:
             if anew:
-                fired = memory.down.log_e(self._limit_of(memory)) if self._firing else None
+                fired = self._log_e(memory) if self._firing else None
                 memory = replace(memory, fired=fired)
             memory = replace(memory, begun_ms=self._now, floor=0.0, **self._fresh())
             if not self._firing:
@@ -160,27 +158,21 @@ class _Look:
         cap = _session_cap(memory.session)
         values, weights, largest = _cut(units, cap)
         elapsed = [(unit.at_ms - memory.begun_ms) / (PERIOD_SECONDS * 1000) for unit in units]
-        limit = memory.limit if self._drift else self._limit()
+        limit = self._measure.limit(memory.limit)
         down, up = memory.down, memory.up
-        if limit is not None and 0 < limit < 1:
+        if limit is not None:
             down = advance(down, values, weights, np.maximum(elapsed, 0), limit, largest)
             up = advance(up, 1 - values, weights, np.maximum(elapsed, 0), 1 - limit, largest)
         mean_size = memory.session
         for unit in units:
             mean_size += (len(unit.scores) - mean_size) / 50
-        memory = replace(memory, down=down, up=up, session=mean_size)
-        if not self._firing and (log_e := down.log_e(self._limit_of(memory))) <= memory.floor:
+        evidence = memory.evidence
+        if evidence is not None and evidence["estimate"] is None:
+            evidence = None  # now there is something to judge
+        memory = replace(memory, down=down, up=up, session=mean_size, evidence=evidence)
+        if not self._firing and (log_e := self._log_e(memory)) <= memory.floor:
             memory = replace(memory, floor=log_e, onset_ms=units[-1].at_ms)
         return memory
-
-    def _limit(self) -> float:
-        """Of the scores' share of the way between the bounds: what must be held."""
-        condition, rule = self._rule.condition, self._rule
-        if condition.kind == "error_rate":
-            return 1 - condition.number
-        if condition.kind == "latency_p95":
-            return _LATENCY_SHARE
-        return (condition.number - rule.lowest) / (rule.highest - rule.lowest)
 
     def _with_limit(self, memory: _Memory, scorer: Scorer | None) -> _Memory:
         """For a drift: the baseline's lower bound, less the fall, known before the scores."""
@@ -188,17 +180,16 @@ class _Look:
         if not self._drift or not due or (self._firing and memory.limit is not None):
             return memory  # while it fires the baseline stays: the fall must not become it
         end = self._now - self._window_ms
-        since, until = end - _BASELINE_WINDOWS * self._window_ms, self._traffic.place_before(end)
+        since, until = end - BASELINE_WINDOWS * self._window_ms, self._traffic.place_before(end)
         rows = self._traffic.window(self._rule, scorer, since, until)
-        low = float(mean(_sums(rows), _BASELINE_LEVEL, bounds=(0.0, 1.0)).low) if rows else 0.0
-        fall = self._rule.condition.number / (self._rule.highest - self._rule.lowest)
-        limit = low - fall if low - fall > 0 else None
+        low = float(mean(sums(rows), _BASELINE_LEVEL, bounds=(0.0, 1.0)).low) if rows else 0.0
+        limit = low - self._measure.fall if low > self._measure.fall else None
         return replace(memory, limit=limit, limit_ms=self._now)
 
     def _estimated(self, memory: _Memory, scorer: Scorer | None, decided: int) -> _Memory:
         """With the estimate, if the last is old or is about to be told: of the window, or of what
         is in it since the fall began."""
-        leaning = memory.down.log_e(self._limit_of(memory)) >= _LEANING
+        leaning = self._log_e(memory) >= _LEANING
         recent = self._now - memory.evidence_ms < min(self._window_ms / _REFRESHES, 900_000)
         if memory.evidence is not None and recent and not leaning and not self._firing:
             return memory
@@ -206,33 +197,13 @@ class _Look:
         if leaning or self._firing:
             since = max(since, memory.onset_ms)
         rows = self._traffic.window(self._rule, scorer, since + 1, decided)
-        evidence = {**self._evidence(rows), "since_ms": since}
+        evidence = {**self._measure.evidence(rows), "since_ms": since}
         return replace(memory, evidence=evidence, evidence_ms=self._now)
 
-    def _limit_of(self, memory: _Memory) -> float:
-        limit = memory.limit if self._drift else self._limit()
-        return limit if limit is not None and 0 < limit < 1 else 0.5
-
-    def _evidence(self, rows: Sequence[WindowRow]) -> dict[str, Any]:
-        rule = self._rule
-        found = proportion(_sums(rows))
-        extent = rule.highest - rule.lowest
-        value, low, high = (rule.lowest + extent * float(one) for one in found)
-        unit = None
-        if rule.condition.kind == "error_rate":
-            value, low, high, unit = 1 - value, 1 - high, 1 - low, "of traces failed"
-        elif rule.condition.kind == "latency_p95":
-            value, low, high, unit = 1 - value, 1 - high, 1 - low, "of traces were slower"
-        worst = sorted(range(len(rows)), key=lambda at: (rows[at].value, at))[:_EXAMPLES]
-        top = max((row.value for row in rows), default=0.0)
-        return {
-            "estimate": finite(value),
-            "low": finite(low),
-            "high": finite(high),
-            "unit": unit,
-            "units": len(rows),
-            "examples": [rows[at].trace_id for at in worst if rows[at].value < top or top < 1],
-        }
+    def _log_e(self, memory: _Memory) -> float:
+        """Evidence that the mean is below the limit."""
+        limit = self._measure.limit(memory.limit)
+        return memory.down.log_e(_ANY if limit is None else limit)
 
     def _late(
         self, memory: _Memory, scorer: Scorer | None, decided: int, newest: int
@@ -251,85 +222,29 @@ class _Look:
         return None
 
     def _judged(self, memory: _Memory, late: str | None) -> Finding:
-        limit = self._limit_of(memory)
-        down, up = memory.down.log_e(limit), memory.up.log_e(1 - limit)
+        limit = self._measure.limit(memory.limit)
+        down = self._log_e(memory)
+        up = memory.up.log_e(_ANY if limit is None else 1 - limit)
         told = down if memory.fired is None else memory.fired
         evidence = {**(memory.evidence or {}), "e_value": finite(math.exp(min(told, 690.0)))}
         estimate = evidence.get("estimate")
-        has_data = estimate is not None
         known = not self._drift or memory.limit is not None
-        beyond = self._beyond(estimate, memory) if estimate is not None and known else -math.inf
+        beyond = -math.inf
+        if estimate is not None and known:
+            beyond = self._measure.beyond(estimate, memory.limit)
         sure = down >= _ALARM
-        evidence["limit"] = self._told_limit(memory)
-        why = self._why(evidence, memory, late, sure=sure, beyond=beyond)
+        evidence["limit"] = self._measure.told_limit(memory.limit)
+        why = self._measure.why(evidence, self._now, sure=sure, beyond=beyond)
         return Finding(
             met=known and sure and beyond > 0 and beyond >= self._rule.minimum_effect,
             cleared=up >= _ALARM or beyond <= 0,
             leaning=known and down >= _LEANING,
-            has_data=has_data and known,
+            has_data=estimate is not None and known,
             complete=late is None,
-            why=why,
+            why=why if late is None or sure else late,
             evidence=evidence,
             memory=_stored(memory),
         )
-
-    def _beyond(self, estimate: float, memory: _Memory) -> float:
-        """By how much the window's estimate is beyond the limit."""
-        condition = self._rule.condition
-        if condition.kind == "error_rate":
-            return estimate - condition.number
-        if condition.kind == "latency_p95":
-            return estimate - (1 - _LATENCY_SHARE)
-        return (self._told_limit(memory) or 0.0) - estimate
-
-    def _told_limit(self, memory: _Memory) -> float | None:
-        """In the metric's unit."""
-        rule = self._rule
-        if self._drift:
-            if memory.limit is None:
-                return None
-            return rule.lowest + memory.limit * (rule.highest - rule.lowest)
-        if rule.condition.kind == "latency_p95":
-            return 1 - _LATENCY_SHARE
-        return rule.condition.number
-
-    def _why(
-        self,
-        evidence: Mapping[str, Any],
-        memory: _Memory,
-        late: str | None,
-        *,
-        sure: bool,
-        beyond: float,
-    ) -> str:
-        condition = self._rule.condition
-        window = format_window(condition.window_seconds)
-        if late is not None and not sure:
-            return late
-        if evidence["estimate"] is None:
-            return f"nothing to judge in the last {window}"
-        if self._drift and memory.limit is None:
-            return f"the {_BASELINE_WINDOWS} windows before say too little to tell a fall from"
-        value, low, high = (evidence[name] for name in ("estimate", "low", "high"))
-        when = f"in the last {window}"
-        if evidence["since_ms"] > self._now - self._window_ms:
-            when = f"since {moment(evidence['since_ms'])}"
-        told = f"{value:.3g} (between {low:.3g} and {high:.3g}) {when}"
-        match condition.kind:
-            case "error_rate":
-                text = f"{told} of traces failed; {condition.number:g} may"
-            case "latency_p95":
-                text = f"{told} of traces took longer than {condition.number:g} s; 0.05 may"
-            case "drift":
-                text = (
-                    f"{condition.scorer} is {told}; {condition.number:g} below what the"
-                    f" {_BASELINE_WINDOWS} windows before were at least is {evidence['limit']:.3g}"
-                )
-            case _:
-                text = f"{condition.scorer} is {told}; it must be at least {condition.number:g}"
-        if sure and 0 < beyond < self._rule.minimum_effect:
-            text += f"; less than the minimum effect, {self._rule.minimum_effect:g}, beyond it"
-        return text
 
 
 def _session_cap(session: float) -> int:
@@ -348,14 +263,6 @@ def _cut(units: Sequence[Unit], cap: int) -> tuple[Any, Any, Any]:
         values.append(sum(value * one for value, one in scores) / weight)
     largest = np.array([unit.largest for unit in units]) * cap
     return np.clip(values, 0.0, 1.0), np.array(weights), largest
-
-
-def _sums(rows: Sequence[WindowRow]) -> Any:
-    return moments(
-        [row.value for row in rows],
-        [row.weight for row in rows],
-        np.array([row.session for row in rows], dtype=object) if rows else None,
-    )
 
 
 def _unknown(why: str, memory: _Memory, *, has_data: bool) -> Finding:

@@ -46,14 +46,12 @@ def next_state(before: State, finding: Finding, *, seconds: float, window: float
         # What is not known doesn't end it: a scorer that died would clear its own alerts
         over = finding.cleared and finding.has_data and finding.complete
         return "resolved" if over else "firing"
-    if finding.met:
-        return "firing"
-    if not finding.complete:
-        return "not_yet_complete"
-    if not finding.has_data:
-        return "no_data"
-    if finding.leaning:
-        return "pending"
-    if before == "resolved" and seconds < window:
-        return "resolved"
-    return "ok"
+    recently = before == "resolved" and seconds < window
+    states: list[tuple[State, bool]] = [
+        ("firing", finding.met),
+        ("not_yet_complete", not finding.complete),
+        ("no_data", not finding.has_data),
+        ("pending", finding.leaning),
+        ("resolved", recently),
+    ]
+    return next((state for state, holds in states if holds), "ok")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mlflow.tracing.constant import TraceMetadataKey
 
 from vedette.alerts.rules import Rule
+from vedette.alerts.scores import Scorer, as_number, score_of
 from vedette.named_sql import statements
 from vedette.scoring.arrival_order import DRAW_BITS
 from vedette.traces.conditions import Sql, conjunction, prepare
@@ -23,8 +22,6 @@ _SQL = statements("vedette.alerts", "traffic")
 _WINDOW_ROWS = 50_000
 _LIVE = "NOT EXISTS (SELECT 1 FROM trace_metadata m WHERE m.trace = t.id AND m.key = ?)"
 _STEPS = 5_000  # of SQLite's machine between two looks at the clock
-_YES = frozenset({"yes", "true", "pass", "passed", "positive", "up", "thumbs_up"})
-_NO = frozenset({"no", "false", "fail", "failed", "negative", "down", "thumbs_down"})
 
 
 class Unit(NamedTuple):
@@ -50,21 +47,6 @@ class WindowRow(NamedTuple):
     trace_id: str
     value: float
     weight: float
-
-
-@dataclass(frozen=True, slots=True)
-class Scorer:
-    """What the read model knows of a scorer.
-
-    Attributes:
-        cursor: every unit up to this place is decided.
-        largest: by epoch, 1 / the smallest probability that a unit could have been drawn with.
-        of_sessions: its units are sessions.
-    """
-
-    cursor: int
-    largest: dict[int, float]
-    of_sessions: bool
 
 
 class Traffic:
@@ -146,7 +128,7 @@ class Traffic:
             rows = self._read("scored_alone", where, (self._key(rule), *place))
         units: dict[int, Unit] = {}
         for row in rows:
-            number, weight, largest = _score(rule, row, scorer)
+            number, weight, largest = score_of(rule, row, scorer)
             if number is not None:
                 units[row[0]] = Unit(row[1], row[2], ((number, weight),), largest)
         if scorer is None or not scorer.of_sessions:
@@ -168,7 +150,7 @@ class Traffic:
             rows = self._read("scored_sessions_window", where, (*arrived, *rest))
         else:
             rows = self._read("scored_window", where, (self._key(rule), after, until, *rest))
-        scored = ((row[0], row[1], *_score(rule, row, scorer)) for row in rows)
+        scored = ((row[0], row[1], *score_of(rule, row, scorer)) for row in rows)
         return [
             WindowRow(session or f"trace {trace_id}", trace_id, number, weight)
             for session, trace_id, number, weight, _ in scored
@@ -243,7 +225,7 @@ class Traffic:
             rows = self._read("scored_of_sessions", where, (ids, self._key(rule), *shared))
         traces: dict[str, list[tuple[str, float, float, float]]] = {}
         for session, trace_id, *rest in rows:
-            number, weight, largest = _score(rule, rest, scorer)
+            number, weight, largest = score_of(rule, rest, scorer)
             if number is not None:
                 traces.setdefault(session, []).append((trace_id, number, weight, largest))
         units = {}
@@ -280,53 +262,6 @@ class Traffic:
     def _one(self, name: str, *values: Any) -> Any:
         row = self._index.connection().execute(_SQL[name], values).fetchone()
         return None if row is None else row[0]
-
-
-def as_number(value: Any) -> float | None:
-    """A score as a number: True and "yes" are 1, False and "no" are 0; None for what is none."""
-    if isinstance(value, bool):
-        return float(value)
-    if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, str):
-        word = value.strip().lower()
-        return 1.0 if word in _YES else 0.0 if word in _NO else None
-    return None
-
-
-class OutsideBounds(ValueError):
-    """A score is not between the rule's bounds."""
-
-
-def _score(
-    rule: Rule, row: Sequence[Any], scorer: Scorer | None
-) -> tuple[float | None, float, float]:
-    """(score, weight, largest weight) of a row: the score is in 0..1, None if there is none.
-
-    Of a scorer the row ends with scores, probability, epoch, and the score is its share of the way
-    between the rule's bounds; else it ends with status and milliseconds, and 1 is fine.
-    """
-    if scorer is None:
-        *_, status, milliseconds = row
-        if rule.condition.kind == "error_rate":
-            return float(status != "ERROR"), 1.0, 1.0
-        if milliseconds is None:
-            return None, 1.0, 1.0
-        return float(milliseconds <= rule.condition.number * 1000), 1.0, 1.0
-    *_, scores, probability, epoch = row
-    weight = 1 / probability
-    largest = max(weight, scorer.largest.get(epoch, weight))
-    answers = json.loads(scores)
-    own = [one for one in answers if one["name"] == rule.condition.scorer] or answers
-    value = as_number(own[0]["value"]) if len(own) == 1 else None
-    if value is None:
-        return None, weight, largest
-    if not rule.lowest <= value <= rule.highest:
-        raise OutsideBounds(
-            f"a score is {value:g}, not between {rule.lowest:g} and {rule.highest:g}: set the"
-            " rule's bounds, such as [1, 5]"
-        )
-    return (value - rule.lowest) / (rule.highest - rule.lowest), weight, largest
 
 
 def _slice(rule: Rule) -> Sql:

@@ -111,13 +111,14 @@ SELECT count(*) FROM decisions INDEXED BY decisions_retrying
 WHERE decision = 'retrying' AND scorer = ? AND completed_ms > ?;
 
 -- name: arrived
-SELECT count(*) FROM traces WHERE id >= ? AND id < ? AND experiment_id = ?;
+-- By rows, not by the index of experiments: that would read all that the experiment ever had.
+SELECT count(*) FROM traces NOT INDEXED WHERE id >= ? AND id < ? AND experiment_id = ?;
 
 -- name: any_arrived
-SELECT EXISTS (SELECT 1 FROM traces WHERE id >= ? AND experiment_id = ?);
+SELECT EXISTS (SELECT 1 FROM traces NOT INDEXED WHERE id >= ? AND experiment_id = ?);
 
 -- name: first_arrival
-SELECT min(first_received_ms) FROM traces WHERE experiment_id = ?;
+SELECT first_received_ms FROM traces NOT INDEXED WHERE experiment_id = ? ORDER BY id LIMIT 1;
 
 -- name: cost
 -- Of the scorers whose keys begin with the experiment and a slash; 0 is what comes after that.
@@ -127,7 +128,7 @@ WHERE scorer > ?1 || '/' AND scorer < ?1 || '0';
 -- name: feedback
 -- The latest of each user on each trace.
 SELECT t.trace_id, t.session_id, a.value, max(a.last_updated_timestamp)
-FROM assessments a JOIN traces t ON t.id = a.trace
+FROM assessments a INDEXED BY assessments_of_people CROSS JOIN traces t ON t.id = a.trace
 WHERE a.name = 'user_feedback' AND a.assessment_type = 'feedback' AND a.source_type = 'HUMAN'
   AND a.valid AND t.experiment_id = ? AND a.last_updated_timestamp > ?
   AND a.last_updated_timestamp <= ?
@@ -135,5 +136,5 @@ GROUP BY t.id, a.source_id;
 
 -- name: judged
 SELECT d.unit_id, d.scores, d.inclusion_probability
-FROM json_each(?) one CROSS JOIN decisions d ON d.unit_id = one.value
+FROM json_each(?) one CROSS JOIN decisions d INDEXED BY decisions_of_unit ON d.unit_id = one.value
 WHERE d.decision = 'scored' AND d.scorer > ?2 || '/' AND d.scorer < ?2 || '0';

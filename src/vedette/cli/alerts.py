@@ -115,7 +115,7 @@ def add(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Add a rule, or change the one of this name.
+    """Add a rule, or put it in the place of the one of this name.
 
     Ids: SCORER_below_0_80_24h, SCORER_drift_neg_0_05_6h, liveness_zero_traces_15m,
     volume_anomaly_1h, error_rate_above_0_05_1h, latency_p95_above_8s_1h,
@@ -182,8 +182,10 @@ def ack(name: Name, experiment: Experiment = "0", url: Url = None) -> None:
     print(f"{name} is acknowledged.")
 
 
-@app.command()
-def test(name: Name, experiment: Experiment = "0", url: Url = None, as_json: Json = False) -> None:
+@app.command("test")
+def send_test(
+    name: Name, experiment: Experiment = "0", url: Url = None, as_json: Json = False
+) -> None:
     """Send a test to the rule's channels, and wait up to 30 s until they take it.
 
     Exits with 1 if one doesn't.

@@ -27,9 +27,7 @@ def alert_routes(alerts: Alerts) -> list[Route]:
     async def answer_history(request: Request) -> Response:
         experiment = request.path_params["experiment"]
         name = request.query_params.get("name")
-        return await _answer(
-            lambda: {"history": alerts.history(experiment, name, _limit(request))}
-        )
+        return await _answer(lambda: {"history": alerts.history(experiment, name, _limit(request))})
 
     async def answer_silences(request: Request) -> Response:
         experiment = request.path_params["experiment"]
@@ -97,7 +95,7 @@ async def _body(request: Request) -> Callable[[], Any]:
 
 def _limit(request: Request) -> int:
     text = request.query_params.get("limit", str(_HISTORY))
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) and len(text) < 10):
+    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0 and len(text) < 10):
         raise MlflowException.invalid_parameter_value(f"limit must be a number, not {text!r:.50}")
     return int(text)
 

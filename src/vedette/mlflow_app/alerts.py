@@ -16,9 +16,11 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from vedette.alerts.channels import shown
+from vedette.alerts.control import AlertsUnavailable
 from vedette.alerts.grammar import AlertIdError, format_window, parse_window
 from vedette.alerts.rules import RuleError, checked_rule
-from vedette.alerts.store import EVERY, AlertStore, AlertsUnavailable, UnknownRule, Watched
+from vedette.alerts.silences import EVERY
+from vedette.alerts.store import AlertStore, UnknownRule, Watched
 from vedette.mlflow_app.plane import TracePlane
 from vedette.scoring.active import control_engine
 
@@ -79,19 +81,21 @@ class Alerts:
         with _told(name):
             experiment_id, given = self.experiment(experiment), _object(body)
             if given.get("for") is None:
-                return {"ended": self._store.unsilence(experiment_id, name)}
+                return {"ended": self._store.silences.end(experiment_id, name)}
             seconds = parse_window(_text(given, "for", 20), "for")
             from_ms = _moment(given.get("from"))
             until_ms = from_ms + seconds * 1000
             by = _text(given, "by", _LONGEST_AUTHOR) or "somebody"
             comment = _text(given, "comment", _LONGEST_COMMENT)
-            found = self._store.silence(experiment_id, name, from_ms, until_ms, by, comment)
+            if name != EVERY:
+                self._store.rule(experiment_id, name)
+            found = self._store.silences.add(experiment_id, name, from_ms, until_ms, by, comment)
             return {"id": found, "from_ms": from_ms, "until_ms": until_ms}
 
     def silences(self, experiment: str) -> list[dict[str, Any]]:
         """Silences that are not over."""
         with _told():
-            return self._store.silences(self.experiment(experiment))
+            return self._store.silences.current(self.experiment(experiment))
 
     def history(self, experiment: str, name: str | None, limit: int) -> list[dict[str, Any]]:
         """What happened, newest first; of one rule, or of all there were."""
@@ -124,7 +128,7 @@ class Alerts:
         rule = one.rule
         until = [
             silence["until_ms"]
-            for silence in self._store.silences(rule.experiment_id)
+            for silence in self._store.silences.current(rule.experiment_id)
             if silence["name"] in (rule.name, EVERY) and silence["from_ms"] <= time.time() * 1000
         ]
         document = rule.document()
@@ -155,7 +159,7 @@ class Alerts:
                 "channel": shown(one["channel"]),
                 **{key: one[key] for key in names},
             }
-            for one in self._store.deliveries(experiment_id, name)
+            for one in self._store.outbox.of_rule(experiment_id, name)
         ]
 
 
