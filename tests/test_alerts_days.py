@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from alerts_support import DAY, HOUR, MINUTE, T0, Days
+from vedette.named_sql import statements
 
 BELOW = "polite_below_0_80_24h"
 
@@ -265,6 +266,22 @@ def test_peoples_feedback_counts_the_latest_of_each(days: Days) -> None:
     divergence = days.rule("human_judge_divergence_0_10_1h")
     assert divergence.state == "firing", divergence.why
     assert divergence.evidence["estimate"] == pytest.approx(3 / 40 - 1)
+
+
+def test_nothing_reads_a_whole_table_at_each_look(days: Days) -> None:
+    """With 1,000,000 traces a look must cost what is new, or what a window holds."""
+    # A new read model, or an experiment without any traffic; rows that are few
+    rare = {"place_of_arrival", "first_arrival", "retrying", "newest_place"}
+    connection = days.index.connection()
+    for name, statement in statements("vedette.alerts", "traffic").items():
+        text = statement.replace("(%s)", "(t.experiment_id IN (1))")
+        count = 2 if "?2" in text else 1 if "?1" in text else text.count("?")
+        values = ["[]" if "json_each" in text and not at else 1 for at in range(count)]
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+        scans = [step for step in plan if step.startswith("SCAN") and "CONSTANT" not in step]
+        assert name in rare or all("VIRTUAL" in step for step in scans), (name, plan)
+        by_experiment = [step for step in plan if "(experiment_id=?)" in step]
+        assert by_experiment == [], (name, plan)
 
 
 def test_what_judges_cost(days: Days) -> None:

@@ -26,6 +26,7 @@ from vedette.alerts.delivery import Deliveries
 from vedette.alerts.rules import checked_rule
 from vedette.alerts.silences import EVERY
 from vedette.alerts.store import AlertStore
+from vedette.alerts.templates import text_for
 from vedette.alerts.webhook import DeliveryFailed, Secret
 
 RULE = "liveness_zero_traces_15m"
@@ -283,10 +284,21 @@ def test_apprise_sends_what_is_no_webhook(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "nonsense", "ftp://example.org", "https://", "syslog://", "slack://", "http://[", 3]
+    "url",
+    [
+        "",
+        "nonsense",
+        "ftp://example.org",
+        "https://",
+        "syslog://",
+        "slack://",
+        "http://[",
+        3,
+        "workflows://host/a/b?template=/etc/passwd",
+    ],
 )
 def test_what_is_no_channel_is_refused_with_what_to_write(url: Any) -> None:
-    with pytest.raises(ChannelError, match=r"https://|URL"):
+    with pytest.raises(ChannelError, match=r"https://|URL|a file of the server"):
         require_channel(url)
 
 
@@ -294,3 +306,74 @@ def test_tokens_are_not_shown() -> None:
     assert shown("slack://T0KEN/A/B") == "slack://..."
     assert shown("https://user:pw@example.org/T0KEN?key=T0KEN") == "https://example.org/..."
     require_channel("slack://TOKEN0001/TOKEN0001/TOKEN00000000000000000001")
+
+
+MESSAGE: dict[str, Any] = {
+    "event": "firing",
+    "severity": "critical",
+    "rule": "doc_below_0_80_24h",
+    "why": "doc is 0.71 (between 0.66 and 0.76) in the last 24h; it must be at least 0.8",
+    "evidence": {
+        "estimate": 0.71,
+        "low": 0.66,
+        "high": 0.76,
+        "e_value": 23.0,
+        "examples": [f"tr-{number}" for number in range(5)],
+    },
+    "slice": "tags.team = 'support'",
+    "experiment_id": "7",
+    "at_ms": NOW,
+    "url": "http://127.0.0.1:5000",
+}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "links", "told"),
+    [
+        ("slack", 3, "evidence: 23 (20 is enough)"),
+        ("workflows", 3, "slice: `tags.team = 'support'`"),
+        ("mailto", 5, "vedette alerts ack doc_below_0_80_24h --experiment 7"),
+        ("pagerduty", 1, "it must be at least 0.8"),
+    ],
+)
+def test_each_kind_of_channel_has_its_text(scheme: str, links: int, told: str) -> None:
+    text = text_for(scheme, MESSAGE)
+    assert text.title == "[FIRING] critical: doc_below_0_80_24h"
+    assert text.body.count("/monitor/trace/tr-") == links
+    assert told in text.body
+    assert MESSAGE["why"] in text.body
+
+
+def test_pagerduty_has_one_incident_of_a_rule_that_ends_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against the requests that apprise makes: there is no PagerDuty here."""
+    events: list[dict[str, Any]] = []
+
+    class Answer:
+        status_code = 202
+        content = b""
+
+    def post(url: str, data: bytes | str, **_: Any) -> Answer:
+        events.append(json.loads(data))
+        return Answer()
+
+    monkeypatch.setattr("requests.post", post)
+    url = "pagerduty://INTEGRATIONKEY@APIKEY"
+    for event in ("firing", "firing", "again", "resolved"):  # one of them after a kill
+        send(url, "1", {**MESSAGE, "event": event}, Secret(Path("unused")))
+    assert [one["event_action"] for one in events] == ["trigger"] * 3 + ["resolve"]
+    assert len({one["dedup_key"] for one in events}) == 1
+    send(url, "1", {**MESSAGE, "rule": "another"}, Secret(Path("unused")))
+    assert events[-1]["dedup_key"] != events[0]["dedup_key"]
+
+
+def test_what_was_told_before_a_silence_is_told_when_it_is_resolved(store: AlertStore) -> None:
+    add(store, notify=["https://example.org/hook"], rollback="https://example.org/back")
+    look(store, True)
+    store.silences.add("1", RULE, NOW + MINUTE, NOW + HOUR, "me", "")
+    look(store, False, NOW + 2 * MINUTE)
+    look(store, True, NOW + 3 * MINUTE)
+    assert told(store) == ["firing", "rollback", "resolved"]
+    look(store, True, NOW + HOUR)
+    assert told(store) == ["firing", "rollback", "resolved", "firing", "rollback"]
