@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 N ?= 200
 
-.PHONY: setup demo test check bench coverage-sim crash exactness clean
+.PHONY: setup demo test check bench coverage-sim alert-sim crash exactness clean
 
 setup: .venv/.ready
 	@:
@@ -33,6 +33,9 @@ bench: setup
 
 coverage-sim: setup
 	$(BIN)/python -m bench.coverage
+
+alert-sim: setup
+	$(BIN)/python -m bench.alert_days
 
 exactness: setup
 	$(BIN)/python -m bench.exactness

@@ -19,6 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vedette.alerts.control import AlertsUnavailable, tables_missing
+from vedette.alerts.delivery import Deliveries
+from vedette.alerts.store import AlertStore
+from vedette.alerts.watch import Watch
+from vedette.alerts.webhook import Secret
 from vedette.archive.archival import Archival
 from vedette.intake.journal import (
     JournalCorrupt,
@@ -35,7 +40,7 @@ from vedette.memory import return_free_memory
 from vedette.pipeline import Tail
 from vedette.processes import write_state
 from vedette.rebuild import Rebuild, Stopped
-from vedette.scoring.active import ControlUnavailable
+from vedette.scoring.active import ControlUnavailable, control_engine
 from vedette.scoring.completion import Completion
 from vedette.scoring.runner import Scoring
 from vedette.settings import Settings
@@ -53,6 +58,7 @@ _TRIM_SECONDS = 60.0
 _STOP_SECONDS = 6.0  # for what is under way; the supervisor kills after 8
 # What a disk, a lake or a database that is away looks like
 _FORESEEN = (
+    AlertsUnavailable,
     LakeUnavailable,
     ControlUnavailable,
     JournalCorrupt,
@@ -97,6 +103,11 @@ class Engine:
         self._maintenance = Maintenance(self._lake.tables, settings.scratch)
         self._scoring = Scoring(settings, self._index, contents, self._journal)
         self._archival = Archival(settings, self._index, contents, self._stopping)
+        self._control = control_engine(settings.control_uri)
+        self._has_alerts = False  # the server makes their tables
+        store = AlertStore(self._control, settings.url)
+        self._watch = Watch(store, self._index, journals, stopping=self._stopping.is_set)
+        self._deliveries = Deliveries(store.outbox, Secret(settings.webhook_secret))
 
     def run(self) -> None:
         """Work until asked to stop, then finish what is under way."""
@@ -108,6 +119,8 @@ class Engine:
             "scoring": self._score,
             "archival": self._archive,
             "upkeep": self._keep_up,
+            "alerts": self._look_at_alerts,
+            "notifications": self._notify,
         }
         threads = [
             threading.Thread(target=self._repeat, args=(name, duty), name=name, daemon=True)
@@ -207,6 +220,16 @@ class Engine:
     def _archive(self) -> bool:
         return bool(self._tails) and self._archival.tick()
 
+    def _look_at_alerts(self) -> bool:
+        return bool(self._tails) and self._knows_alerts() and self._watch.tick()
+
+    def _notify(self) -> bool:
+        return self._knows_alerts() and self._deliveries.tick()
+
+    def _knows_alerts(self) -> bool:
+        self._has_alerts = self._has_alerts or not tables_missing(self._control)
+        return self._has_alerts
+
     def _keep_up(self) -> bool:
         now = time.monotonic()
         if self._tails and now >= self._checkpoint_at:
@@ -240,6 +263,7 @@ class Engine:
                 "error": self._errors.get("archival") or self._archival.error,
             },
             "workers": {**self._scoring.state(), "error": self._errors.get("scoring")},
+            "alerts": {name: self._errors.get(name) for name in ("alerts", "notifications")},
         }
         write_state(Path(self._settings.run_dir) / "engine.json", state)
 

@@ -69,6 +69,9 @@ class Health:
         disk = {"free_bytes": shutil.disk_usage(self._settings.data).free}
         archival = engine.get("archival", {})
         warnings = list(self._warnings(parts, journal, lake, index, archival, disk))
+        if parts["engine"]["state"] == "running":
+            told_errors = engine.get("alerts", {}).items()
+            warnings += [f"{what} don't work: {error}" for what, error in told_errors if error]
         if parts["engine"]["state"] == "starting":
             status = "starting"
         elif "rebuilding" in index and not index["error"] and parts["engine"]["state"] == "running":

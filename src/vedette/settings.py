@@ -184,6 +184,11 @@ class Settings(BaseSettings):
         return self.data / "metrics.duckdb"
 
     @property
+    def webhook_secret(self) -> Path:
+        """What the webhooks of alerts are signed with."""
+        return self.data / "webhook-secret"
+
+    @property
     def artifacts(self) -> Path:
         """Root of MLflow's artifacts."""
         return self.data / "artifacts"

@@ -25,8 +25,11 @@ def serve(settings: Settings) -> None:
     prepare_environment(settings)
     # Only now: these import MLflow, whose server code reads the environment as it is imported
     from vedette import health
+    from vedette.alerts.tables import make_alert_tables
     from vedette.lake.sql.engine import SqlEngine
     from vedette.lake.table import Lake
+    from vedette.mlflow_app.alert_routes import alert_routes
+    from vedette.mlflow_app.alerts import Alerts
     from vedette.mlflow_app.app import build_app
     from vedette.mlflow_app.archival_control import ArchivalControl
     from vedette.mlflow_app.archival_routes import archival_routes
@@ -41,6 +44,7 @@ def serve(settings: Settings) -> None:
     from vedette.monitor.app import monitor_routes, monitor_running
 
     prepare_control_database(settings)
+    make_alert_tables(settings.control_uri)
     lake = Lake(settings.lake_uri, settings.lake_state)
     with open_plane(settings) as plane, closing(SqlEngine(lake)) as sql:
         scoring = ScoringReads(plane)
@@ -52,6 +56,7 @@ def serve(settings: Settings) -> None:
                 *read_routes(plane),
                 *scoring_routes(plane, scoring),
                 *archival_routes(ArchivalControl(plane)),
+                *alert_routes(Alerts(plane)),
                 *health.routes(settings, plane.journal, scoring.scorers),
                 *sql_routes(sql),
                 *monitor_routes(monitor),

@@ -11,18 +11,18 @@ from vedette.scoring.sample import draw
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "arrival_order")
-_DRAW_BITS = 20
+DRAW_BITS = 20  # of a place; the rest is milliseconds
 
 
 def arrival(at_ms: int, unit_id: str) -> int:
     """The place in the order of arrivals of a unit of which something came last at ``at_ms``
     (milliseconds since the epoch). Those of one millisecond come in the order of their draws."""
-    return (at_ms << _DRAW_BITS) + int(draw(unit_id) * (1 << _DRAW_BITS))
+    return (at_ms << DRAW_BITS) + int(draw(unit_id) * (1 << DRAW_BITS))
 
 
 def at_ms(arrived_until: int) -> int:
     """When the unit at this `arrival` came, in milliseconds since the epoch."""
-    return arrived_until >> _DRAW_BITS
+    return arrived_until >> DRAW_BITS
 
 
 def arrived_until(index: TraceIndex, position: int, *, of_sessions: bool) -> int:

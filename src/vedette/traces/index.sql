@@ -108,6 +108,8 @@ CREATE TABLE IF NOT EXISTS assessments (
 CREATE INDEX IF NOT EXISTS assessments_by_trace ON assessments (trace, created_timestamp);
 CREATE INDEX IF NOT EXISTS assessments_by_run ON assessments (run_id) WHERE run_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS assessments_by_name ON assessments (name, assessment_type);
+CREATE INDEX IF NOT EXISTS assessments_of_people ON assessments (name, last_updated_timestamp)
+  WHERE source_type = 'HUMAN';
 -- Those of a whole session: a filter on assessments finds the session's other traces by them.
 CREATE INDEX IF NOT EXISTS assessments_of_sessions ON assessments (name, assessment_type)
   WHERE instr(assessment_metadata, '"mlflow.trace.session":') > 0;
