@@ -81,7 +81,8 @@ def _draft(
         or bool(progress.opened)
         or progress.saved is None
     )
-    everything |= progress.stopped_at is not None
+    # So that a backfill ends when it is done
+    everything |= progress.stopped_at is not None or progress.window is not None
     due = end != progress.saved and (
         everything or time.monotonic() - progress.saved_at > _SAVE_SECONDS
     )

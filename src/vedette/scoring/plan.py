@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,8 @@ from dataclasses import replace
 from mlflow.exceptions import MlflowException
 
 from vedette.intake.records import Position
+from vedette.scoring.active import ActiveScorer
+from vedette.scoring.backfills import REUSED, Window, scored_before, settled
 from vedette.scoring.breaker import Problem, State
 from vedette.scoring.completion import CompletedUnit, completed_after
 from vedette.scoring.outcomes import Left, Unit
@@ -22,6 +25,8 @@ from vedette.scoring.spending import Spending
 
 _WINDOW = 1024  # completed units looked at in one go
 _IN_FLIGHT = 1024  # units of one scorer on their way through workers
+_BESIDE = 512  # of one backfill
+_BACKLOG = 64  # of a live scorer: backfills wait then
 _IN_FLIGHT_BYTES = 64 * 1024 * 1024
 _BATCH_BYTES = 4 * 1024 * 1024
 _RETRIED = 64  # units of one scorer that are tried again at a time
@@ -60,9 +65,9 @@ class Planner:
         """
         going_on: list[Progress] = []
         groups: dict[int, list[Progress]] = defaultdict(list)
-        for progress in scorers:
-            if progress.stopped_at is not None:
-                continue
+        active = [one for one in scorers if one.stopped_at is None]
+        live = [one for one in active if one.window is None]
+        for progress in live:
             stopped = progress.allowance.stopped
             if stopped:
                 self._refuse(progress)
@@ -77,10 +82,39 @@ class Planner:
         started = False
         for position, group in sorted(groups.items()):  # those that are level share what is read
             window = completed_after(self._payloads.index, position, _WINDOW)
-            if window and self._plan(group, window, position):
+            if window and self._plan(group, window, position, window[-1].position):
                 started = True
         for progress in going_on:  # after them: a unit that fails for ever is no good probe
             self._retry(progress)
+        for progress in active:
+            if progress.window is not None:
+                started |= self._fill(progress, progress.window, live)
+        return started
+
+    def _fill(self, progress: Progress, window: Window, live: Sequence[Progress]) -> bool:
+        """Go on with a backfill, behind its scorer where that is live, so that it is known what has
+        been scored. Judges of live scoring go before it in their queue; code shares processors."""
+        progress.waits_for = None
+        if not progress.scorer.is_judge and any(map(_has_backlog, live)):
+            progress.take_back()
+            progress.waits_for = "Live scoring has a backlog: it goes first."
+            return False
+        if not self._goes_on(progress) or not self._spending.has_room(progress):
+            return False
+        started = False
+        index, stream = self._payloads.index, progress.scorer.stream.live
+        until, position = window.last, progress.reached
+        if any(one.scorer.key == stream for one in live):
+            until = min(until, settled(index, stream) or 0)
+            if position >= until < window.last:
+                progress.waits_for = "Live scoring of this scorer has not come so far."
+        # By the half: what is read of the lake for a few units would do for many
+        if position < until and progress.undecided <= _BESIDE // 2:
+            epoch, _ = progress.epochs.at(position)
+            count = min(_WINDOW, math.ceil(_BESIDE / max(epoch.highest, _BESIDE / _WINDOW)))
+            units, reached = window.after(index, position, until, count)
+            started = self._plan([progress], units, position, reached)
+        self._retry(progress)
         return started
 
     def _refuse(self, progress: Progress) -> None:
@@ -150,14 +184,17 @@ class Planner:
             else:
                 batch.leave(Left("deleted", "The trace was deleted before it was scored."))
 
-    def _plan(self, group: list[Progress], window: list[CompletedUnit], position: int) -> bool:
+    def _plan(
+        self, group: list[Progress], window: list[CompletedUnit], position: int, reached: int
+    ) -> bool:
+        """Decide the units of a window, which has all there are between two places."""
         chosen: list[tuple[Progress, list[Choice], int]] = []
         annotated = any(unit.reason == "annotated" for unit in window)
         for progress in group:
             if annotated and not self._is_folded(progress.journaled):
                 continue  # what is decided already must be known
             epoch, until = progress.epochs.at(position)
-            end = window[-1].position if until is None else min(until, window[-1].position)
+            end = reached if until is None else min(until, reached)
             units = [unit for unit in window if unit.position <= end]
             try:
                 choices = self._selection.choose(
@@ -171,8 +208,11 @@ class Planner:
                 problem = Problem(_FILTER, f"its filter can't be used: {error.message}")
                 progress.breaker.probed(problem, time.monotonic())
                 continue
-            selected = sum(choice.decision == SELECTED for choice in choices)
-            self._spending.note_read(progress, end - position, selected)
+            if progress.window is None:
+                selected = sum(choice.decision == SELECTED for choice in choices)
+                self._spending.note_read(progress, end - position, selected)
+            elif not progress.rescore:
+                choices = self._reuse(progress.scorer, choices)
             if _has_bad_filter(progress):
                 progress.breaker.reset()  # this was the probe
             if not progress.allowance.stopped:
@@ -189,11 +229,23 @@ class Planner:
             if choice.decision == SELECTED
         }
         locations = {p.scorer.experiment_id: p.scorer.artifact_location for p, _, _ in chosen}
-        found, reached = self._load([wanted[place] for place in sorted(wanted)], locations)
+        found, loaded = self._load([wanted[place] for place in sorted(wanted)], locations)
         for progress, choices, end in chosen:
-            within = end if reached is None else min(end, reached)
+            within = end if loaded is None else min(end, loaded)
             self._submit(progress, [c for c in choices if c.unit.position <= within], found, within)
         return bool(chosen)
+
+    def _reuse(self, scorer: ActiveScorer, choices: Sequence[Choice]) -> list[Choice]:
+        """The choices, but what this version has scored before isn't scored again."""
+        selected = [choice.unit for choice in choices if choice.decision == SELECTED]
+        known = scored_before(self._payloads.index, scorer, selected)
+        return [
+            replace(choice, decision=REUSED, open=True, scores=known[unit])
+            if choice.decision == SELECTED
+            and (unit := (choice.unit.unit_id, choice.unit.revision)) in known
+            else choice
+            for choice in choices
+        ]
 
     def _affordable(
         self, progress: Progress, choices: list[Choice], end: int
@@ -263,6 +315,12 @@ def _has_bad_filter(progress: Progress) -> bool:
     problem = progress.breaker.problem
     closed = progress.breaker.state is State.CLOSED
     return not closed and problem is not None and problem.code == _FILTER
+
+
+def _has_backlog(live: Progress) -> bool:
+    """Whether more of a live scorer waits for processors than is on its way through them."""
+    running = live.breaker.state is State.CLOSED and not live.scorer.is_judge
+    return running and live.undecided > _BACKLOG
 
 
 def _one_selected(choices: list[Choice], end: int) -> tuple[list[Choice], int]:

@@ -12,6 +12,7 @@ from itertools import takewhile
 
 from vedette.intake.records import Decisions, Position
 from vedette.scoring.active import ActiveScorer
+from vedette.scoring.backfills import Window
 from vedette.scoring.breaker import Breaker, Problem, State, problem_of
 from vedette.scoring.budget import UNLIMITED, Allowance
 from vedette.scoring.epochs import Epoch, Epochs
@@ -141,6 +142,9 @@ class Progress:
             so that it is applied once.
         stopped_at: the newest place when it was stopped; None while it is active.
         ended: nothing of it is left to be written.
+        window: of a backfill, the units it is to decide.
+        rescore: of a backfill, whether what was scored already is scored again.
+        waits_for: what else a backfill waits for, for people.
     """
 
     scorer: ActiveScorer
@@ -160,6 +164,9 @@ class Progress:
     unconfirmed: Decisions | None = None
     stopped_at: int | None = None
     ended: bool = False
+    window: Window | None = None
+    rescore: bool = False
+    waits_for: str | None = None
 
     @property
     def problem(self) -> str | None:

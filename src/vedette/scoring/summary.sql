@@ -17,7 +17,7 @@ WHERE session_id = :session_id AND experiment_id = :experiment_id ORDER BY posit
 SELECT scorer, unit_id, unit_type, max(revision) AS revision, version, epoch, stratum, inclusion_probability,
   draw, decision, scores, error_code, error, attempts, next_attempt_ms, milliseconds, worker, model,
   cost_usd, completed_ms, decided_ms, origin
-FROM decisions WHERE unit_id = :unit_id GROUP BY scorer;
+FROM decisions WHERE unit_id = :unit_id GROUP BY scorer ORDER BY decided_ms;
 
 -- name: ahead
 SELECT count(*) FROM completed WHERE position > :cursor AND position <= :place;

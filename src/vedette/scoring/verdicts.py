@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vedette.intake.records import AssessmentRow, DecisionRow
+from vedette.intake.records import AssessmentRow, DecisionRow, Stream
 from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import failed_row
@@ -76,7 +76,7 @@ class Verdicts:
             decision = "retrying"
         else:
             decision = "failed" if code is not None else "scored"
-            if attempt.unit_type == "session":
+            if attempt.unit_type == "session" or scorer.job is not None:
                 rows += self._invalidated(scorer, attempt, rows)
         decided = _decision(scorer, attempt, decision, now)
         decided["scores"] = _scores(rows)
@@ -89,10 +89,11 @@ class Verdicts:
         return decided, rows
 
     def undrawn(self, scorer: ActiveScorer, choice: Choice) -> DecisionRow:
-        """The decision on a unit that isn't selected, but may be when its annotations change."""
+        """The decision on a unit that isn't selected, but may be when its annotations change, or
+        whose scores are reused."""
         now = int(time.time() * 1000)
         decided = _decision(scorer, Attempt.first(choice), choice.decision, now)
-        decided["attempts"] = 0
+        decided["attempts"], decided["scores"] = 0, choice.scores
         return decided
 
     def over_budget(self, scorer: ActiveScorer, attempt: Attempt, reason: str) -> DecisionRow:
@@ -147,15 +148,18 @@ class Verdicts:
     def _invalidated(
         self, scorer: ActiveScorer, attempt: Attempt, rows: Sequence[AssessmentRow]
     ) -> list[AssessmentRow]:
-        """The scores of a session's earlier revisions, no longer valid; the new ones name them."""
-        unit = scorer.key, attempt.unit_id
+        """The scores of a session's earlier revisions, or those that another version gave before a
+        backfill, no longer valid; the new ones name them."""
+        live = scorer.stream.live
+        unit = live, attempt.unit_id
         old = self._written.pop(unit, None)
-        if old is None and attempt.revision:
-            values = {"scorer": unit[0], "unit_id": unit[1], "revision": attempt.revision}
+        if old is None and (attempt.revision or scorer.job is not None):
+            values = {"unit_id": attempt.unit_id, "revision": attempt.revision}
             connection = self._index.connection()
             ids = [
                 score["assessment_id"]
-                for (scores,) in connection.execute(_SQL["scores_before"], values)
+                for key, scores in connection.execute(_SQL["scores_before"], values)
+                if Stream.of(key).live == live
                 for score in json.loads(scores)
             ]
             old = [row for row in assessment_rows(connection, ids) if row["valid"]]
@@ -169,7 +173,8 @@ class Verdicts:
             for new in rows:
                 if new["name"] == row["name"]:
                     new["overrides"] = row["assessment_id"]
-        self._written[unit] = list(rows)
+        if attempt.unit_type == "session":
+            self._written[unit] = list(rows)
         while len(self._written) > _REMEMBERED:
             self._written.pop(next(iter(self._written)))
         return gone
@@ -203,7 +208,7 @@ def _decision(scorer: ActiveScorer, attempt: Attempt, decision: str, now_ms: int
         cost_usd=None,
         completed_ms=attempt.completed_ms,
         decided_ms=now_ms,
-        origin="live",
+        origin=scorer.stream.origin,
     )
 
 
