@@ -10,7 +10,7 @@ from dataclasses import replace
 from vedette.intake.records import DecisionRow, Stream
 from vedette.named_sql import statements
 from vedette.scoring.account import Account, Look
-from vedette.scoring.budget import UNLIMITED, UNPRICED, Allowance, Cap, Room, Spent, allow
+from vedette.scoring.budget import SPARE, UNLIMITED, UNPRICED, Allowance, Cap, Room, Spent, allow
 from vedette.scoring.progress import Progress
 from vedette.traces.index import TraceIndex
 
@@ -260,6 +260,7 @@ def _beside(
     calls = ahead.calls_per_minute * window / _MINUTE if ahead.calls_per_minute else 0.0
     return replace(
         spent,
-        dollars_under_way=spent.dollars_under_way + ahead.dollars_to_come,
+        # With some to spare: else an estimate a little higher would lower the rate of live scoring
+        dollars_under_way=spent.dollars_under_way + SPARE * ahead.dollars_to_come,
         calls=spent.calls + max(0.0, calls - ahead.calls),
     )
