@@ -25,6 +25,8 @@ from vedette.traces.matching import Contents
 
 logger = logging.getLogger(__name__)
 
+_LOAD_SIZE = 24 * 1024 * 1024  # characters of units read in one go; the rest comes next time
+
 
 class Payloads:
     """Reads traces and sessions for workers."""
@@ -44,6 +46,17 @@ class Payloads:
             if number and total > most:
                 return number
         return len(wanted)
+
+    def load(
+        self, wanted: Sequence[CompletedUnit], locations: Mapping[str, str]
+    ) -> tuple[dict[int, Unit], int | None]:
+        """As `of`, as far as they fit into memory; and up to which place they are there, if some
+        had to be left for next time."""
+        if not wanted:
+            return {}, None
+        fitting = self.fitting(wanted, _LOAD_SIZE)
+        found = self.of(wanted[:fitting], locations)
+        return found, wanted[fitting].position - 1 if fitting < len(wanted) else None
 
     def of(self, wanted: Sequence[CompletedUnit], locations: Mapping[str, str]) -> dict[int, Unit]:
         """The units by their place, but those that have been deleted.

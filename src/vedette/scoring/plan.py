@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 from mlflow.exceptions import MlflowException
 
 from vedette.intake.records import Position
-from vedette.scoring.active import ActiveScorer
-from vedette.scoring.backfills import REUSED, Window, scored_before, settled
+from vedette.lake.storage import LakeUnavailable
+from vedette.scoring.backfills import Window, settled
 from vedette.scoring.breaker import Problem, State
 from vedette.scoring.completion import CompletedUnit, completed_after
 from vedette.scoring.outcomes import Left, Unit
 from vedette.scoring.payloads import Payloads
 from vedette.scoring.pools import Pools
-from vedette.scoring.progress import Attempt, Batch, Progress
+from vedette.scoring.progress import Attempt, Batch, Progress, Read
+from vedette.scoring.reading import Reader, first_selected
 from vedette.scoring.retries import Retries
 from vedette.scoring.selection import SELECTED, Choice, Selection
 from vedette.scoring.spending import Spending
 
 _WINDOW = 1024  # completed units looked at in one go
 _IN_FLIGHT = 1024  # units of one scorer on their way through workers
-_BESIDE = 512  # of one backfill
+_BESIDE = 8192  # of one backfill; what is read ahead for it is kept in memory
+_JUDGED_BESIDE = 256
 _BACKLOG = 64  # of a live scorer: backfills wait then
 _IN_FLIGHT_BYTES = 64 * 1024 * 1024
 _BATCH_BYTES = 4 * 1024 * 1024
 _RETRIED = 64  # units of one scorer that are tried again at a time
-_LOAD_SIZE = 24 * 1024 * 1024  # characters of units read in one go; the rest comes next time
 _FILTER = "FILTER"  # the code of a problem with a filter
+_LAKE = "LAKE"  # of one with reading from the lake
 
 
 class Planner:
@@ -52,10 +54,15 @@ class Planner:
     ) -> None:
         self._selection = selection
         self._payloads = payloads
+        self._reader = Reader(selection, payloads)
         self._pools = pools
         self._retries = retries
         self._spending = spending
         self._is_folded = is_folded
+
+    def close(self) -> None:
+        """Read nothing ahead any more."""
+        self._reader.close()
 
     def start(self, scorers: Iterable[Progress]) -> bool:
         """Read on for every scorer that has room; True if there was something to read.
@@ -82,7 +89,7 @@ class Planner:
         started = False
         for position, group in sorted(groups.items()):  # those that are level share what is read
             window = completed_after(self._payloads.index, position, _WINDOW)
-            if window and self._plan(group, window, position, window[-1].position):
+            if window and self._plan(group, window, position):
                 started = True
         for progress in going_on:  # after them: a unit that fails for ever is no good probe
             self._retry(progress)
@@ -92,8 +99,8 @@ class Planner:
         return started
 
     def _fill(self, progress: Progress, window: Window, live: Sequence[Progress]) -> bool:
-        """Go on with a backfill, behind its scorer where that is live, so that it is known what has
-        been scored. Judges of live scoring go before it in their queue; code shares processors."""
+        """Go on with a backfill. Judges of live scoring go before it in their queue; code shares
+        processors, and goes first."""
         progress.waits_for = None
         if not progress.scorer.is_judge and any(map(_has_backlog, live)):
             progress.take_back()
@@ -101,21 +108,51 @@ class Planner:
             return False
         if not self._goes_on(progress) or not self._spending.has_room(progress):
             return False
-        started = False
-        index, stream = self._payloads.index, progress.scorer.stream.live
-        until, position = window.last, progress.reached
-        if any(one.scorer.key == stream for one in live):
-            until = min(until, settled(index, stream) or 0)
-            if position >= until < window.last:
-                progress.waits_for = "Live scoring of this scorer has not come so far."
-        # By the half: what is read of the lake for a few units would do for many
-        if position < until and progress.undecided <= _BESIDE // 2:
-            epoch, _ = progress.epochs.at(position)
-            count = min(_WINDOW, math.ceil(_BESIDE / max(epoch.highest, _BESIDE / _WINDOW)))
-            units, reached = window.after(index, position, until, count)
-            started = self._plan([progress], units, position, reached)
         self._retry(progress)
-        return started
+        if progress.reading is None:
+            self._read_on(progress, window, live)
+            return False
+        return progress.reading.done() and self._take_read(progress, progress.reading)
+
+    def _read_on(self, progress: Progress, window: Window, live: Sequence[Progress]) -> None:
+        """Read ahead for a backfill; not beyond where its scorer is, if that is live, so that it is
+        known what has been scored."""
+        until, stream = window.last, progress.scorer.stream.live
+        if any(one.scorer.key == stream for one in live):
+            until = min(until, settled(self._payloads.index, stream) or 0)
+            if progress.reached >= until < window.last:
+                progress.waits_for = "Live scoring of this scorer has not come so far."
+        most = _JUDGED_BESIDE if progress.scorer.is_judge else _BESIDE
+        # By the half: what is read of the lake for a few units would do for many
+        few = progress.undecided <= most // 2 and progress.in_flight_bytes <= _IN_FLIGHT_BYTES // 2
+        if progress.breaker.state is not State.CLOSED:
+            most = 1
+        if few and progress.reached < until:
+            room = int(min(most, self._spending.room(progress)))
+            self._reader.begin(progress, window, until, room)
+
+    def _take_read(self, progress: Progress, reading: Future[Read]) -> bool:
+        """Start with what was read ahead for a backfill."""
+        progress.reading = None
+        try:
+            read = reading.result()
+        except MlflowException as error:
+            problem = Problem(_FILTER, f"its filter can't be used: {error.message}")
+            progress.breaker.probed(problem, time.monotonic())
+            return False
+        except LakeUnavailable as error:
+            progress.breaker.probed(Problem(_LAKE, str(error)), time.monotonic())
+            return False
+        if _could_not_read(progress):
+            progress.breaker.reset()  # this was the probe
+        choices, end = list(read.choices), read.end
+        if progress.breaker.state is not State.CLOSED:
+            choices, end = _one_selected(choices, end)
+        choices, end = self._affordable(progress, choices, end)
+        if end <= progress.reached:
+            return False
+        self._submit(progress, choices, read.found, end)
+        return True
 
     def _refuse(self, progress: Progress) -> None:
         """There is no budget: also not for what is due to be tried again, or couldn't be run."""
@@ -184,17 +221,14 @@ class Planner:
             else:
                 batch.leave(Left("deleted", "The trace was deleted before it was scored."))
 
-    def _plan(
-        self, group: list[Progress], window: list[CompletedUnit], position: int, reached: int
-    ) -> bool:
-        """Decide the units of a window, which has all there are between two places."""
+    def _plan(self, group: list[Progress], window: list[CompletedUnit], position: int) -> bool:
         chosen: list[tuple[Progress, list[Choice], int]] = []
         annotated = any(unit.reason == "annotated" for unit in window)
         for progress in group:
             if annotated and not self._is_folded(progress.journaled):
                 continue  # what is decided already must be known
             epoch, until = progress.epochs.at(position)
-            end = reached if until is None else min(until, reached)
+            end = window[-1].position if until is None else min(until, window[-1].position)
             units = [unit for unit in window if unit.position <= end]
             try:
                 choices = self._selection.choose(
@@ -208,11 +242,8 @@ class Planner:
                 problem = Problem(_FILTER, f"its filter can't be used: {error.message}")
                 progress.breaker.probed(problem, time.monotonic())
                 continue
-            if progress.window is None:
-                selected = sum(choice.decision == SELECTED for choice in choices)
-                self._spending.note_read(progress, end - position, selected)
-            elif not progress.rescore:
-                choices = self._reuse(progress.scorer, choices)
+            selected = sum(choice.decision == SELECTED for choice in choices)
+            self._spending.note_read(progress, end - position, selected)
             if _has_bad_filter(progress):
                 progress.breaker.reset()  # this was the probe
             if not progress.allowance.stopped:
@@ -229,45 +260,18 @@ class Planner:
             if choice.decision == SELECTED
         }
         locations = {p.scorer.experiment_id: p.scorer.artifact_location for p, _, _ in chosen}
-        found, loaded = self._load([wanted[place] for place in sorted(wanted)], locations)
+        found, reached = self._payloads.load([wanted[place] for place in sorted(wanted)], locations)
         for progress, choices, end in chosen:
-            within = end if loaded is None else min(end, loaded)
+            within = end if reached is None else min(end, reached)
             self._submit(progress, [c for c in choices if c.unit.position <= within], found, within)
         return bool(chosen)
-
-    def _reuse(self, scorer: ActiveScorer, choices: Sequence[Choice]) -> list[Choice]:
-        """The choices, but what this version has scored before isn't scored again."""
-        selected = [choice.unit for choice in choices if choice.decision == SELECTED]
-        known = scored_before(self._payloads.index, scorer, selected)
-        return [
-            replace(choice, decision=REUSED, open=True, scores=known[unit])
-            if choice.decision == SELECTED
-            and (unit := (choice.unit.unit_id, choice.unit.revision)) in known
-            else choice
-            for choice in choices
-        ]
 
     def _affordable(
         self, progress: Progress, choices: list[Choice], end: int
     ) -> tuple[list[Choice], int]:
         """As many of the choices as there is budget for now, and up to which place that is."""
-        places = [one.unit.position for one in choices if one.decision == SELECTED]
-        granted = self._spending.take(progress, len(places))
-        if granted == len(places):
-            return choices, end
-        end = places[granted] - 1
-        return [one for one in choices if one.unit.position <= end], end
-
-    def _load(
-        self, wanted: Sequence[CompletedUnit], locations: Mapping[str, str]
-    ) -> tuple[dict[int, Unit], int | None]:
-        """The units by place, as far as they fit; and up to which place they are there, if some had
-        to be left for next time."""
-        if not wanted:
-            return {}, None
-        fitting = self._payloads.fitting(wanted, _LOAD_SIZE)
-        found = self._payloads.of(wanted[:fitting], locations)
-        return found, wanted[fitting].position - 1 if fitting < len(wanted) else None
+        selected = sum(one.decision == SELECTED for one in choices)
+        return first_selected(choices, end, self._spending.take(progress, selected))
 
     def _submit(
         self, progress: Progress, choices: Sequence[Choice], found: Mapping[int, Unit], end: int
@@ -315,6 +319,13 @@ def _has_bad_filter(progress: Progress) -> bool:
     problem = progress.breaker.problem
     closed = progress.breaker.state is State.CLOSED
     return not closed and problem is not None and problem.code == _FILTER
+
+
+def _could_not_read(progress: Progress) -> bool:
+    """Whether it is paused because of what kept it from reading on."""
+    problem = progress.breaker.problem
+    closed = progress.breaker.state is State.CLOSED
+    return not closed and problem is not None and problem.code in (_FILTER, _LAKE)
 
 
 def _has_backlog(live: Progress) -> bool:

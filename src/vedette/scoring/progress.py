@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import NamedTuple
 
 from vedette.intake.records import Decisions, Position
 from vedette.scoring.active import ActiveScorer
@@ -119,6 +120,15 @@ class Batch:
         return zip(self.attempts, self.answers, strict=True)
 
 
+class Read(NamedTuple):
+    """What was read ahead for a backfill: its choices up to the place ``end``, and what is selected
+    of them, by place."""
+
+    choices: Sequence[Choice]
+    found: Mapping[int, Unit]
+    end: int
+
+
 @dataclass(eq=False, slots=True)
 class Progress:
     """One active scorer.
@@ -144,6 +154,7 @@ class Progress:
         ended: nothing of it is left to be written.
         window: of a backfill, the units it is to decide.
         rescore: of a backfill, whether what was scored already is scored again.
+        reading: of a backfill, what comes next, while it is read.
         waits_for: what else a backfill waits for, for people.
     """
 
@@ -166,6 +177,7 @@ class Progress:
     ended: bool = False
     window: Window | None = None
     rescore: bool = False
+    reading: Future[Read] | None = None
     waits_for: str | None = None
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,7 @@ class Scoring:
 
     def close(self) -> None:
         """Write what has been scored; end the workers. Nothing else is lost: it is done again."""
+        self._planner.close()
         self._pools.close()
         try:
             self.flush()
@@ -337,7 +338,8 @@ class Scoring:
 
     def _wait(self, known: dict[str, Progress]) -> bool:
         """Wait a little for the scores that come next; False if none are under way."""
-        awaited = [one.batches[0].future for one in known.values() if one.batches]
+        awaited: list[Future[Any] | None] = [one.reading for one in known.values()]
+        awaited += [one.batches[0].future for one in known.values() if one.batches]
         awaited += [batch.future for one in known.values() for batch in one.retried]
         pending = [future for future in awaited if future is not None and not future.done()]
         if pending:

@@ -79,11 +79,11 @@ class Spending:
 
     def has_room(self, progress: Progress) -> bool:
         """Whether another unit of the scorer may begin."""
-        return self._most(progress) >= 1
+        return self.room(progress) >= 1
 
     def take(self, progress: Progress, units: int) -> int:
         """Units of the scorer are to begin; how many may. They count as under way from now on."""
-        granted = int(max(0.0, min(units, self._most(progress))))
+        granted = int(max(0.0, min(units, self.room(progress))))
         if progress.scorer.is_judge:
             account = self._account(progress.scorer.key)
             account.under_way += granted
@@ -121,7 +121,7 @@ class Spending:
             self._looked_at = float("-inf")
             self._room = Room(calls=0.0, dollars=0.0)
 
-    def _most(self, progress: Progress) -> float:
+    def room(self, progress: Progress) -> float:
         """How many units may begin."""
         if not progress.scorer.is_judge:
             return float("inf")
