@@ -166,6 +166,26 @@ def test_a_dry_run_counts_what_the_job_then_does(plane: Plane) -> None:
     assert found["filtered"] == 30
 
 
+def test_live_scoring_does_not_wait_for_a_backfill(plane: Plane) -> None:
+    plane.register("1", "probe", "import time; time.sleep(0.02); return 1")
+    plane.register("1", "quick", _FINE)
+    arrive(plane, range(1, 301))
+    for name in ("probe", "quick"):
+        plane.start("1", name)
+    plane.settle()
+    job = backfill(plane, ("probe", 1.0))
+    while not counts(plane, job).get("scored"):
+        plane.fold()
+        plane.scoring.tick()
+    plane.arrive(spans_record("1", 301))
+    while not (plane.scored("1", "quick") == [301] and 301 in plane.scored("1", "probe")):
+        plane.fold()
+        plane.scoring.tick()
+    assert counts(plane, job)["scored"] < 300  # it is still at work
+    finish(plane, job)
+    assert plane.scored("1", "probe") == list(range(1, 302))
+
+
 def test_sessions_are_scored_as_they_were_when_it_was_asked_for(plane: Plane) -> None:
     plane.register("1", "probe", "return len(session)", of_sessions=True)
     for session in range(5):

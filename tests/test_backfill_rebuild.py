@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from backfill_support import backfill, finish
 from scoring_support import trace_number
@@ -25,7 +26,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def ask(site: Site, rate: float) -> Backfill:
     site.plane.register(site.experiment, "probe", SLOW)
-    site.arrive(*range(1, 81))
+    site.arrive(*range(1, 201))
     site.settle()
     return backfill(site.plane, ("probe", rate), experiment=site.experiment)
 
@@ -42,11 +43,11 @@ def test_each_unit_is_decided_once(site: Site, committed: int) -> None:
     site.lose(committed)
     assert stored_backfills(site.plane.index) == [job]
     finish(site.plane, job)
-    chosen = [number for number in range(1, 81) if u(number) < 0.7]
+    chosen = [number for number in range(1, 201) if u(number) < 0.7]
     assert site.scored("probe") == chosen
     assert site.plane.counts(where, "probe") == {
         "scored": len(chosen),
-        "not_selected": 80 - len(chosen),
+        "not_selected": 200 - len(chosen),
     }
     written = [
         trace_number(row["unit_id"])
@@ -80,4 +81,17 @@ def test_one_that_was_cancelled_stays_so(site: Site) -> None:
     finish(site.plane, job)
     found = site.plane.counts(where, "probe")
     assert found["stopped"] > 0
-    assert sum(found.values()) == 80
+    assert sum(found.values()) == 200
+
+
+def test_the_ledger_tells_a_backfill_from_live_scoring(site: Site) -> None:
+    job = ask(site, 0.5)
+    finish(site.plane, job)
+    site.kill()
+    table = DeltaTable(site.lake.decisions.storage.uri).to_pyarrow_table()
+    rows = table.select(["decision", "origin", "scorer", "experiment_id", "units"]).to_pylist()
+    assert {row["origin"] for row in rows} == {f"backfill:{job.job}"}
+    assert {row["experiment_id"] for row in rows} == {site.experiment}
+    assert {row["decision"] for row in rows} == {"backfill", "epoch", "not_selected", "scored"}
+    assert {row["scorer"] for row in rows if row["decision"] != "backfill"} == {"probe"}
+    assert sum(row["units"] for row in rows) == 200
