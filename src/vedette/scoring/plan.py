@@ -108,11 +108,14 @@ class Planner:
             return False
         if not self._goes_on(progress) or not self._spending.has_room(progress):
             return False
-        self._retry(progress)
+        started = False
         if progress.reading is None:
             self._read_on(progress, window, live)
-            return False
-        return progress.reading.done() and self._take_read(progress, progress.reading)
+        elif progress.reading.done():
+            started = self._take_read(progress, progress.reading)
+        if progress.reading is None:  # as above
+            self._retry(progress)
+        return started
 
     def _read_on(self, progress: Progress, window: Window, live: Sequence[Progress]) -> None:
         """Read ahead for a backfill; not beyond where its scorer is, if that is live, so that it is
