@@ -18,7 +18,7 @@ ORDER BY position LIMIT 1 OFFSET :count;
 -- trace, but a trace that was deleted is none.
 SELECT c.position, c.trace, t.trace_id, c.session_id, c.revision, c.completed_ms,
   EXISTS (SELECT 1 FROM trace_metadata m WHERE m.trace = t.id AND m.key = :source_run)
-FROM completed c JOIN traces t ON t.id = coalesce(
+FROM completed c CROSS JOIN traces t ON t.id = coalesce(  -- in that order
   (SELECT f.id FROM traces f WHERE f.id = c.trace),
   (SELECT f.id FROM traces f
    WHERE f.session_id = c.session_id AND f.experiment_id = c.experiment_id
