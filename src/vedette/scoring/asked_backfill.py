@@ -191,7 +191,7 @@ def forecast(
 
 
 def _each(index: TraceIndex, scorer: ActiveScorer) -> tuple[float | None, ...]:
-    """Calls, dollars and seconds that a unit has taken on average, of the last thousand."""
+    """Calls, dollars and seconds that a unit has taken on average, of a thousand scored live."""
     values = {"scorer": scorer.stream.live}
     calls, dollars, seconds = index.connection().execute(_SQL["each"], values).fetchone()
     return (calls, dollars, seconds) if scorer.is_judge else (0.0, 0.0, seconds)
