@@ -19,6 +19,7 @@ from vedette.scoring.asked_backfill import forecast
 from vedette.scoring.backfill_progress import backfill_progress
 from vedette.scoring.backfills import Backfill
 from vedette.scoring.epochs import stored_epochs
+from vedette.scoring.pace import Pace
 from vedette.scoring.runner import Scoring
 from vedette.scoring.sample import draw
 from vedette.settings import Settings
@@ -132,6 +133,21 @@ def test_a_new_versions_scores_supersede_the_old_ones(plane: Plane) -> None:
     assert rows == [("1", 0, 0)] * 10 + [("2", 1, 1)] * 10
 
 
+def test_a_later_versions_scores_stay_when_an_older_backfill_comes_by(plane: Plane) -> None:
+    plane.register("1", "probe", "return 1")
+    arrive(plane, range(1, 11))
+    older = asked(plane, ("probe", 1.0))
+    plane.register("1", "probe", "return 2")
+    finish(plane, backfill(plane, ("probe", 0.5)))
+    plane.arrive(Record("backfill", older.created_ms, dict(older.row())))
+    finish(plane, older)
+    chosen = sample(range(1, 11), 0.5)
+    assert counts(plane, older) == {"superseded": len(chosen), "scored": 10 - len(chosen)}
+    found = "SELECT value, count(*) FROM assessments WHERE valid GROUP BY 1 ORDER BY 1"
+    rows = plane.index.connection().execute(found).fetchall()
+    assert rows == [("1", 10 - len(chosen)), ("2", len(chosen))]
+
+
 def test_what_is_cancelled_ends_and_says_what_is_left(plane: Plane) -> None:
     plane.register("1", "probe", "import time; time.sleep(0.02); return 1")
     arrive(plane, range(1, 301))
@@ -164,6 +180,20 @@ def test_a_dry_run_counts_what_the_job_then_does(plane: Plane) -> None:
     assert told.selected == found["scored"] + found["reused"]
     assert told.reused == found["reused"]
     assert found["filtered"] == 30
+    (again,) = forecast(plane.index, plane.selection, asked(plane, ("probe", 1.0)), registered)
+    assert again.reused == told.selected
+
+
+def test_a_dry_run_tells_the_time_from_what_backfills_took(plane: Plane) -> None:
+    plane.register("1", "probe", "import time; time.sleep(0.01); return 1")
+    arrive(plane, range(1, 21))
+    registered = plane.scoring._scorers.registered("1")
+    (told,) = forecast(plane.index, plane.selection, asked(plane, ("probe", 1.0)), registered)
+    assert (told.calls, told.dollars, told.seconds) == (0, 0, None)
+    finish(plane, backfill(plane, ("probe", 0.5)))
+    (told,) = forecast(plane.index, plane.selection, asked(plane, ("probe", 1.0)), registered)
+    assert told.seconds is not None
+    assert told.seconds >= 0.01 * (told.selected - told.reused) > 0
 
 
 def test_live_scoring_does_not_wait_for_a_backfill(plane: Plane) -> None:
@@ -184,6 +214,34 @@ def test_live_scoring_does_not_wait_for_a_backfill(plane: Plane) -> None:
     assert counts(plane, job)["scored"] < 300  # it is still at work
     finish(plane, job)
     assert plane.scored("1", "probe") == list(range(1, 302))
+
+
+def test_the_workers_of_a_backfill_wait_for_those_of_live_scoring(plane: Plane) -> None:
+    plane.register("1", "probe", "import os; return os.nice(0)")
+    arrive(plane, range(1, 4))
+    plane.start("1", "probe")
+    plane.settle()
+    arrive(plane, range(4, 5))
+    finish(plane, backfill(plane, ("probe", 1.0)))
+    niceness = {score.number: score.value for score in plane.scores("1", "probe")}
+    assert niceness[1] == min(19, niceness[4] + 10)
+
+
+def test_what_a_backfill_writes_is_folded_before_it_writes_more(plane: Plane) -> None:
+    """Else live scores, and what a reader sees, would wait in the journal behind it."""
+    plane.register("1", "probe", _FINE)
+    arrive(plane, range(1, 2001))
+    job = backfill(plane, ("probe", 1.0))
+    key = job.stream(job.scorers[0]).key
+    plane.fold()
+    begun = plane.readers[1].end()
+    deadline = time.monotonic() + 3.0
+    while time.monotonic() < deadline:
+        plane.scoring.tick()
+    written = plane.readers[1].read(begun, 2**30)
+    assert [record.fields["scorer"] for record, _ in written] == [key]
+    finish(plane, job)
+    assert counts(plane, job) == {"scored": 2000}
 
 
 def test_sessions_are_scored_as_they_were_when_it_was_asked_for(plane: Plane) -> None:
@@ -242,6 +300,19 @@ def test_a_window_without_traces_is_done_at_once(plane: Plane) -> None:
     assert (progress["scorers"][0]["units"], progress["scorers"][0]["decided"]) == (0, 0)
 
 
+def test_the_pace_is_that_of_the_last_minute() -> None:
+    pace = Pace()
+    pace.note(0.0, 5)
+    assert pace.per_second(1.0) is None  # when those were begun with is not known
+    pace.note(10.0, 100)
+    assert pace.per_second(10.0) == 10.0
+    assert pace.per_second(20.0) == 5.0
+    pace.note(3600.0, 1)  # it waited for an hour
+    pace.note(3601.0, 50)
+    assert pace.per_second(3601.0) == 50.0
+    assert pace.per_second(7200.0) is None
+
+
 def engine(data: Path) -> None:
     """What the engine does for scoring, until it is killed."""
     settings = Settings(data=data, trace_completion_buffer=0.0)
@@ -264,7 +335,7 @@ def test_sigkill_beside_live_traffic_loses_no_unit_and_doubles_none(
     plane.register("1", "probe", "import time\ntime.sleep(0.004)\nreturn inputs")
     plane.start("1", "probe", rate=0.05)
     plane.settle()
-    arrive(plane, range(1, 601))
+    arrive(plane, range(1, 401))
     job = backfill(plane, ("probe", 0.6))
     key = job.stream(job.scorers[0]).key
     plane.scoring.close()
@@ -275,9 +346,9 @@ def test_sigkill_beside_live_traffic_loses_no_unit_and_doubles_none(
         return [row for one, _ in found if one.fields["scorer"] == key
                 for row in one.fields["decisions"]]  # fmt: skip
 
-    history, traffic = sample(range(1, 601), 0.6), iter(range(601, 2000))
+    history, traffic = sample(range(1, 401), 0.6), iter(range(401, 2000))
     deadline = time.monotonic() + 120
-    for share in (0.1, 0.4, 0.7, 1.0):
+    for share in (0.2, 0.6, 1.0):
         process = multiprocessing.get_context("spawn").Process(target=engine, args=(tmp_path,))
         process.start()
         while len(told()) < share * len(history):
@@ -295,7 +366,7 @@ def test_sigkill_beside_live_traffic_loses_no_unit_and_doubles_none(
     scores = plane.scores("1", "probe")
     numbers = [score.number for score in scores]
     assert len(set(numbers)) == len(numbers)
-    assert [number for number in sorted(numbers) if number <= 600] == history
+    assert [number for number in sorted(numbers) if number <= 400] == history
     assert all(score.value == score.number for score in scores)
-    assert any(number > 600 for number in numbers)  # live went on
+    assert any(number > 400 for number in numbers)  # live went on
     plane.server_journal.close()

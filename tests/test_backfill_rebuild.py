@@ -61,9 +61,7 @@ def test_each_unit_is_decided_once(site: Site, committed: int) -> None:
 def test_one_that_has_ended_is_not_begun_again(site: Site) -> None:
     job = ask(site, 0.5)
     finish(site.plane, job)
-    before = backfill_progress(
-        site.plane.index, job, stored_epochs(site.plane.index), {}
-    )
+    before = backfill_progress(site.plane.index, job, stored_epochs(site.plane.index), {})
     site.lose()
     site.settle()
     after = backfill_progress(site.plane.index, job, stored_epochs(site.plane.index), {})

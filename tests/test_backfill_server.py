@@ -129,6 +129,11 @@ def test_what_is_wrong_is_a_value_error_that_says_what_there_is(
     for wrong, options in (
         ("list of names, or one of", {"scorers": ["brief", config("brief")]}),
         ("list of names, or one of", {"scorers": "brief"}),
+        ("list of names, or one of", {"scorers": [brief]}),
+        ("list of names, or one of", {"scorers": [config("brief"), brief]}),
+        ("Name at least one scorer", {"scorers": []}),
+        ("must be a scorer or its name, not 3", {"scorers": [config(3)]}),
+        ("above 0 and at most 1", {"scorers": [config("brief", "1")]}),
         ("Registered: brief", {"scorers": [config("other", 1.0)]}),
         ("above 0 and at most 1", {"scorers": [config("brief", float("nan"))]}),
         ("not started", {"scorers": ["brief"]}),

@@ -63,15 +63,9 @@ def backfill_scorers(
             those that are), a rate is out of range, or the start is not before the end.
         MlflowException: the server isn't reached, or can't take it now.
     """
-    configs = [isinstance(one, BackfillScorerConfig) for one in scorers]
-    if isinstance(scorers, str) or (any(configs) and not all(configs)):
-        raise ValueError(
-            "scorers must be a list of names, or one of BackfillScorerConfig: "
-            'scorers=["safety"], or scorers=[BackfillScorerConfig("safety", 0.2)]'
-        )
     body = {
         "experiment_id": experiment_id or _get_experiment_id(),
-        "scorers": [_wanted(one) for one in scorers],
+        "scorers": _wanted(scorers),
         "start_time_ms": _milliseconds(start_time),
         "end_time_ms": _milliseconds(end_time),
         "rescore": rescore,
@@ -116,13 +110,28 @@ def cancel_backfill(job_id: str) -> dict[str, Any]:
     return cast("dict[str, Any]", ask_server_json("POST", path))
 
 
-def _wanted(one: str | BackfillScorerConfig) -> dict[str, Any]:
-    if isinstance(one, str):
-        return {"name": one}
+def _wanted(scorers: Any) -> list[dict[str, Any]]:
+    if isinstance(scorers, Sequence) and not isinstance(scorers, str):
+        if all(isinstance(one, str) for one in scorers):
+            return [{"name": name} for name in scorers]
+        if all(isinstance(one, BackfillScorerConfig) for one in scorers):
+            return [_with_rate(one) for one in scorers]
+    raise ValueError(
+        "scorers must be a list of names, or one of BackfillScorerConfig: "
+        'scorers=["safety"], or scorers=[BackfillScorerConfig("safety", 0.2)]'
+    )
+
+
+def _with_rate(one: BackfillScorerConfig) -> dict[str, Any]:
+    if not isinstance(one.scorer, str | Scorer):
+        raise ValueError(
+            f"what is to be backfilled must be a scorer or its name, not {one.scorer!r}"
+        )
     name = one.scorer if isinstance(one.scorer, str) else one.scorer.name
-    rate = one.sample_rate
-    if rate is not None and (isinstance(rate, bool) or not 0 < rate <= 1):
-        # What is lost on the way to the server: JSON has no NaN
+    rate: Any = one.sample_rate
+    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if rate is not None and not (is_number and 0 < rate <= 1):
+        # Not left to the server: JSON has no NaN
         raise ValueError(f"the rate of {name!r} must be above 0 and at most 1, not {rate!r}")
     return {"name": name, "sample_rate": rate}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, cast
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
@@ -154,7 +154,7 @@ def _checked(body: Any) -> tuple[str, list[tuple[str, float | None]], int, int]:
     for number, one in enumerate(scorers, 1):
         match one:
             case {"name": str() as name, **rest} if rest.keys() <= {"sample_rate"}:
-                wanted.append((name, rest.get("sample_rate")))
+                wanted.append((name, cast("float | None", rest.get("sample_rate"))))
             case _:
                 raise _invalid(
                     f'scorer {number} is {one!r:.200}, not {{"name": ..., "sample_rate": ...}}'

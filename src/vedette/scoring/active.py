@@ -45,7 +45,8 @@ class ActiveScorer:
     ``sample_rate`` is in (0, 1]; ``serialized`` is MLflow's JSON of the scorer, which may hold code
     and is deserialised in workers only; ``artifact_location`` is the experiment's; ``strata`` are
     pairs of a filter and the rate of what it matches; ``cap`` is its budget; ``invalid`` says why
-    it can't be run; ``job`` is the backfill it runs for, in the version the job was asked for.
+    it can't be run; ``job`` is the backfill it runs for, in the version the job was asked for, at
+    ``asked_ms`` (ms since the epoch).
     """
 
     experiment_id: str
@@ -59,6 +60,7 @@ class ActiveScorer:
     cap: Cap = field(default_factory=Cap)
     invalid: str | None = None
     job: str | None = None
+    asked_ms: int | None = None
 
     @property
     def stream(self) -> Stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from vedette.intake.records import BackfilledScorer
 from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.arrival_order import arrived_until
-from vedette.scoring.backfills import Backfill, scored_before
+from vedette.scoring.backfills import Backfill, scored_before, streams_of
 from vedette.scoring.completion import newest_position
 from vedette.scoring.epochs import Epochs
 from vedette.scoring.selection import SELECTED, Selection
@@ -191,8 +192,8 @@ def forecast(
 
 
 def _each(index: TraceIndex, scorer: ActiveScorer) -> tuple[float | None, ...]:
-    """Calls, dollars and seconds that a unit has taken on average, of a thousand scored live."""
-    values = {"scorer": scorer.stream.live}
+    """Calls, dollars and seconds that a unit has taken on average, of a thousand scored."""
+    values = {"streams": json.dumps(streams_of(index, scorer))}
     calls, dollars, seconds = index.connection().execute(_SQL["each"], values).fetchone()
     return (calls, dollars, seconds) if scorer.is_judge else (0.0, 0.0, seconds)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,8 +36,8 @@ def backfill_progress(
         ``version``, ``rate``, ``filter``, ``units`` (in the window), ``decided`` and, of those,
         ``selected``, ``scored``, ``reused``, ``failed``, ``decisions`` (all by name);
         ``retrying``; ``calls``, ``input_tokens``, ``output_tokens``, ``cost_usd``;
-        ``units_per_second`` (since it began) and ``seconds_left`` (None: not known); ``problem``
-        and ``note``: what keeps it from going on.
+        ``units_per_second`` (of the last minute; when it has ended, of its whole time) and
+        ``seconds_left`` (None: not known); ``problem`` and ``note``: what keeps it from going on.
     """
     scorers = [
         _scorer(index, job, one, epochs.get(job.stream(one).key, Epochs()), engine)
@@ -98,12 +97,12 @@ def _scorer(
         state = "done"
     else:
         state = "stopped" if job.cancelled_ms is None else "cancelled"
-    pace = left = None
-    if first is not None and last is not None and decided:
-        until_ms = last.opened_ms if ended else time.time() * 1000
-        pace = decided / max(0.001, (until_ms - first.opened_ms) / 1000)
-        left = None if ended else max(0, one["units"] - decided) / pace
     told = engine.get(key, {})
+    pace, left = told.get("units_per_second"), None
+    if ended and first is not None and last is not None:
+        pace = decided / max(0.001, (last.opened_ms - first.opened_ms) / 1000)
+    elif pace:
+        left = max(0, one["units"] - decided) / pace
     return {
         "scorer": one["name"],
         "version": one["version"],

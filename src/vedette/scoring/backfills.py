@@ -144,6 +144,7 @@ class Backfill:
         return replace(
             registered,
             job=self.job,
+            asked_ms=self.created_ms,
             sample_rate=scorer["rate"],
             filter_string=scorer["filter"],
             strata=tuple((text, rate) for text, rate in scorer["strata"]),
@@ -192,20 +193,22 @@ def settled(index: TraceIndex, stream: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+def streams_of(index: TraceIndex, scorer: ActiveScorer) -> list[str]:
+    """Keys of all that has decided anything for a scorer: its live stream, and its backfills."""
+    live = scorer.stream.live
+    found = index.connection().execute(_SQL["streams"])
+    return [key for (key,) in found if Stream.of(key).live == live]
+
+
 def scored_before(
     index: TraceIndex, scorer: ActiveScorer, units: Iterable[CompletedUnit]
 ) -> dict[tuple[str, int], str]:
     """Those of the units that this version has scored already, whoever asked for it: by id and
     revision, their ``scores`` as decisions have them."""
-    connection = index.connection()
-    live = scorer.stream.live
-    keys = [key for (key,) in connection.execute(_SQL["streams"]) if Stream.of(key).live == live]
     values = {
         "ids": json.dumps([unit.unit_id for unit in units]),
         "version": scorer.version,
-        "streams": json.dumps([key for key in keys if key != scorer.key]),
+        "streams": json.dumps([key for key in streams_of(index, scorer) if key != scorer.key]),
     }
-    return {
-        (unit_id, revision): scores
-        for unit_id, revision, scores in connection.execute(_SQL["scored_before"], values)
-    }
+    found = index.connection().execute(_SQL["scored_before"], values)
+    return {(unit_id, revision): scores for unit_id, revision, scores in found}

@@ -42,7 +42,7 @@ WHERE d.version = :version AND d.decision IN ('scored', 'reused') AND d.scorer I
   SELECT value FROM json_each(:streams));
 
 -- name: streams
--- Keys of everything that has decided something for the scorers of an experiment.
+-- Keys of everything that has decided something.
 SELECT DISTINCT scorer FROM scorer_epochs;
 
 -- name: cursor
@@ -52,7 +52,7 @@ SELECT position FROM scorer_cursors WHERE scorer = :scorer;
 -- What a unit of a scorer takes on average: calls, dollars (of those whose price is known), seconds.
 SELECT avg(calls), avg(cost_usd), avg(milliseconds) / 1000 FROM (
   SELECT calls, cost_usd, milliseconds FROM decisions
-  WHERE scorer = :scorer AND decision = 'scored' LIMIT 1000);
+  WHERE scorer IN (SELECT value FROM json_each(:streams)) AND decision = 'scored' LIMIT 1000);
 
 -- name: made
 SELECT decision, sum(units) FROM decision_counts WHERE scorer = :scorer

@@ -43,4 +43,5 @@ SELECT 1 FROM traces WHERE trace_id = :trace_id;
 
 -- name: scores_before
 -- By whatever stream of whatever scorer.
-SELECT scorer, scores FROM decisions WHERE unit_id = :unit_id AND revision <= :revision;
+SELECT scorer, revision, version, decision, decided_ms, scores FROM decisions
+WHERE unit_id = :unit_id AND revision <= :revision;

@@ -109,7 +109,7 @@ class Explainer:
                 details = dict(zip(names, row, strict=True))
                 key = details.pop("scorer")
                 stream, decision = Stream.of(key), details["decision"]
-                if stream.job is not None and decision in (REUSED, "stopped"):
+                if stream.job is not None and decision in (REUSED, "superseded", "stopped"):
                     continue  # that says nothing new of the unit
                 if stream.experiment_id == str(trace.experiment_id):
                     unit_type = details["unit_type"]

@@ -16,9 +16,9 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
 from mlflow.utils.uri import append_to_uri_path
 
+from vedette.scoring.batches import Attempt
 from vedette.scoring.completion import CompletedUnit, session_traces
 from vedette.scoring.outcomes import Unit
-from vedette.scoring.progress import Attempt
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import trace_infos
 from vedette.traces.matching import Contents

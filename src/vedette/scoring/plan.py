@@ -6,19 +6,19 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 
 from mlflow.exceptions import MlflowException
 
 from vedette.intake.records import Position
 from vedette.lake.storage import LakeUnavailable
 from vedette.scoring.backfills import Window, settled
+from vedette.scoring.batches import Attempt, Batch, batches_of
 from vedette.scoring.breaker import Problem, State
 from vedette.scoring.completion import CompletedUnit, completed_after
 from vedette.scoring.outcomes import Left, Unit
 from vedette.scoring.payloads import Payloads
 from vedette.scoring.pools import Pools
-from vedette.scoring.progress import Attempt, Batch, Progress, Read
+from vedette.scoring.progress import Progress, Read
 from vedette.scoring.reading import Reader, first_selected
 from vedette.scoring.retries import Retries
 from vedette.scoring.selection import SELECTED, Choice, Selection
@@ -30,7 +30,6 @@ _BESIDE = 8192  # of one backfill; what is read ahead for it is kept in memory
 _JUDGED_BESIDE = 256
 _BACKLOG = 64  # of a live scorer: backfills wait then
 _IN_FLIGHT_BYTES = 64 * 1024 * 1024
-_BATCH_BYTES = 4 * 1024 * 1024
 _RETRIED = 64  # units of one scorer that are tried again at a time
 _FILTER = "FILTER"  # the code of a problem with a filter
 _LAKE = "LAKE"  # of one with reading from the lake
@@ -150,7 +149,7 @@ class Planner:
             progress.breaker.reset()  # this was the probe
         choices, end = list(read.choices), read.end
         if progress.breaker.state is not State.CLOSED:
-            choices, end = _one_selected(choices, end)
+            choices, end = first_selected(choices, end, 1)
         choices, end = self._affordable(progress, choices, end)
         if end <= progress.reached:
             return False
@@ -251,7 +250,7 @@ class Planner:
                 progress.breaker.reset()  # this was the probe
             if not progress.allowance.stopped:
                 if progress.breaker.state is not State.CLOSED:
-                    choices, end = _one_selected(choices, end)
+                    choices, end = first_selected(choices, end, 1)
                 choices, end = self._affordable(progress, choices, end)
             if end > position:
                 chosen.append((progress, choices, end))
@@ -281,40 +280,18 @@ class Planner:
     ) -> None:
         """Make batches of what was chosen up to the place ``end``, and hand them to workers."""
         scorer = progress.scorer
-        _, batch_units = self._pools.of(scorer)
-        counted: list[Choice] = []
-        attempts: list[Attempt] = []
-        units: list[Unit] = []
-        size = 0
-        selected = sum(choice.decision == SELECTED for choice in choices)
-        if progress.allowance.stopped and selected:
-            attempts = [Attempt.first(c) for c in choices if c.decision == SELECTED]
+        chosen = [choice for choice in choices if choice.decision == SELECTED]
+        if progress.allowance.stopped and chosen:
+            attempts = [Attempt.first(choice) for choice in chosen]
             counted = [choice for choice in choices if choice.decision != SELECTED]
             reason = progress.allowance.reason or "There is no budget left."
             progress.batches.append(Batch(scorer, end, counted, attempts, refused=reason))
             return
-        for at, choice in enumerate(choices):
-            unit = found.get(choice.unit.position)
-            if choice.decision != SELECTED:
-                counted.append(choice)
-            elif unit is not None:
-                attempts.append(Attempt.first(choice))
-                units.append(unit)
-                size += len(unit.payload)
-            elif choice.unit.reason != "annotated":  # else it has been counted
-                counted.append(replace(choice, decision="deleted"))
-            following = choices[at + 1].unit.position if at + 1 < len(choices) else None
-            full = len(units) >= batch_units or size > _BATCH_BYTES
-            if full and following is not None and following > choice.unit.position:
-                # All that is decided of one place goes into one batch
-                batch = Batch(scorer, choice.unit.position, counted, attempts, units)
-                progress.batches.append(batch)
+        _, batch_units = self._pools.of(scorer)
+        for batch in batches_of(scorer, choices, found, end, batch_units):
+            progress.batches.append(batch)
+            if batch.units:
                 self._run(progress, batch)
-                counted, attempts, units, size = [], [], [], 0
-        batch = Batch(scorer, end, counted, attempts, units)
-        progress.batches.append(batch)
-        if units:
-            self._run(progress, batch)
 
 
 def _has_bad_filter(progress: Progress) -> bool:
@@ -335,11 +312,3 @@ def _has_backlog(live: Progress) -> bool:
     """Whether more of a live scorer waits for processors than is on its way through them."""
     running = live.breaker.state is State.CLOSED and not live.scorer.is_judge
     return running and live.undecided > _BACKLOG
-
-
-def _one_selected(choices: list[Choice], end: int) -> tuple[list[Choice], int]:
-    """The choices up to the first unit that is selected, and the place they reach."""
-    places = [one.unit.position for one in choices if one.decision == SELECTED]
-    if not places:
-        return choices, end
-    return [one for one in choices if one.unit.position <= places[0]], places[0]

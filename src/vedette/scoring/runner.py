@@ -28,7 +28,6 @@ from vedette.scoring.completion import (
     Completion,
     FoldedUntil,
     newest_position,
-    oldest_after,
     stored_cursors,
 )
 from vedette.scoring.epochs import Epochs, stored_epochs
@@ -43,6 +42,7 @@ from vedette.scoring.retries import Retries
 from vedette.scoring.running_backfills import Run, RunningBackfills, is_backfill
 from vedette.scoring.sandbox import choose_sandbox
 from vedette.scoring.selection import Selection, follows_annotations
+from vedette.scoring.snapshot import Snapshot, states
 from vedette.scoring.spending import Spending
 from vedette.scoring.stopping import left_behind, stop
 from vedette.scoring.verdicts import Verdicts
@@ -126,7 +126,7 @@ class Scoring:
         self._invalid: dict[str, ActiveScorer] = {}
         self._backfills = RunningBackfills(index, self._scorers, self._has_ended)
         self._complete_at = 0.0
-        self._snapshot: list[tuple[str, float, int, int, int, str | None, str | None]] = []
+        self._snapshots: list[Snapshot] = []
 
     def tick(self) -> bool:
         """Do what can be done now; True if there is more to do at once.
@@ -166,11 +166,9 @@ class Scoring:
             self._complete_at = time.monotonic() + _COMPLETE_SECONDS
         started = self._planner.start(known.values())
         self._pools.retire_idle()
-        self._snapshot = [
-            (key, *(_rate(one), one.cursor, one.in_flight), self._retries.count(key),
-             one.problem, one.allowance.reason or one.waits_for or one.hint)
-            for key, one in known.items() if one.stopped_at is None
-        ]  # fmt: skip
+        self._snapshots = [
+            Snapshot.of(one, self._retries) for one in known.values() if one.stopped_at is None
+        ]
         return committed or started or self._wait(known)
 
     def active(self) -> list[ActiveScorer]:
@@ -198,44 +196,13 @@ class Scoring:
     def state(self) -> dict[str, Any]:
         """How scoring is, for ``/health``: times in seconds, by scorer key. Call it from anywhere:
         it tells of the end of the last `tick`."""
-        now = time.time() * 1000
-        scorers: dict[str, dict[str, Any]] = {}
-        oldest: dict[int, int | None] = {}
-        backfills: dict[str, dict[str, Any]] = {}
-        for key, rate, cursor, in_flight, retrying, problem, note in self._snapshot:
-            if is_backfill(key):
-                backfills[key] = {"in_flight": in_flight, "problem": problem, "note": note}
-                continue
-            if cursor not in oldest:
-                oldest[cursor] = oldest_after(self._index, cursor)
-            since = oldest[cursor]
-            scorers[key] = {
-                "rate": rate,
-                "in_flight": in_flight,
-                "retrying": retrying,
-                "lag_seconds": 0.0 if since is None else max(0.0, now - since) / 1000,
-                "problem": problem,
-                "note": note,
-            }
-        for key, scorer in self._invalid.items():
-            if is_backfill(key):
-                backfills[key] = {"in_flight": 0, "problem": scorer.invalid, "note": None}
-                continue
-            scorers[key] = {
-                "rate": scorer.sample_rate,
-                "in_flight": 0,
-                "retrying": 0,
-                "lag_seconds": None,
-                "problem": scorer.invalid,
-                "note": None,
-            }
+        invalid = map(Snapshot.of_invalid, self._invalid.values())
         return {
             "processes": self._pools.processes,
             "sandbox": self._sandbox.state(),
             "models": self._judges.state(),
             "prices_problem": self._prices.problem,
-            "scorers": scorers,
-            "backfills": backfills,
+            **states(self._index, [*self._snapshots, *invalid]),
         }
 
     def _commit(self, known: dict[str, Progress], **options: Any) -> bool:
@@ -345,12 +312,6 @@ class Scoring:
         if pending:
             wait(pending, _WAIT_SECONDS, FIRST_COMPLETED)
         return bool(pending)
-
-
-def _rate(progress: Progress) -> float:
-    """The rate that holds now."""
-    epoch = progress.epochs.current
-    return progress.scorer.sample_rate if epoch is None else epoch.rate
 
 
 def _is_the_same(before: ActiveScorer, now: ActiveScorer | None) -> bool:

@@ -14,10 +14,11 @@ from vedette.intake.records import CountRow, Stream
 from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.arrival_order import arrived_until
+from vedette.scoring.batches import Batch
 from vedette.scoring.commit import empty_record
 from vedette.scoring.epochs import BASE_STRATUM, Epoch, Epochs
 from vedette.scoring.outcomes import Left
-from vedette.scoring.progress import Batch, Progress
+from vedette.scoring.progress import Progress
 from vedette.scoring.retries import Retries
 from vedette.traces.index import TraceIndex
 

@@ -40,7 +40,8 @@ SELECT scorer, max(day), cost_usd / calls FROM scorer_costs WHERE cost_usd > 0 G
 -- name: cursors
 SELECT c.scorer, (SELECT count(*) FROM completed u WHERE u.position > c.position),
   (SELECT completed_ms FROM completed u WHERE u.position > c.position ORDER BY position LIMIT 1)
-FROM scorer_cursors c;
+FROM scorer_cursors c
+WHERE instr(substr(c.scorer, 1, instr(c.scorer, '/')), ':') = 0;  -- of no backfill: they lie far back
 
 -- name: last_epochs
 SELECT scorer, max(epoch), rate FROM scorer_epochs GROUP BY scorer;

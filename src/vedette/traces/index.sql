@@ -260,6 +260,8 @@ CREATE TABLE IF NOT EXISTS decisions (
 CREATE INDEX IF NOT EXISTS decisions_of_unit ON decisions (unit_id);
 CREATE INDEX IF NOT EXISTS decisions_retrying ON decisions (next_attempt_ms)
   WHERE decision = 'retrying';
+CREATE INDEX IF NOT EXISTS decisions_failed ON decisions (scorer, decided_ms)
+  WHERE decision IN ('failed', 'retrying');
 CREATE INDEX IF NOT EXISTS decisions_left ON decisions (scorer)
   WHERE decision IN ('superseded', 'stopped', 'deleted');
 
