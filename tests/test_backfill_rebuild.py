@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site.kill()
 
 
-def ask(site: Site, rate: float) -> Backfill:
-    site.plane.register(site.experiment, "probe", SLOW)
+def ask(site: Site, rate: float, body: str = SLOW) -> Backfill:
+    site.plane.register(site.experiment, "probe", body)
     site.arrive(*range(1, 201))
     site.settle()
     return backfill(site.plane, ("probe", rate), experiment=site.experiment)
@@ -70,7 +71,7 @@ def test_one_that_has_ended_is_not_begun_again(site: Site) -> None:
 
 
 def test_one_that_was_cancelled_stays_so(site: Site) -> None:
-    job = ask(site, 1.0)
+    job = ask(site, 1.0, "import time; time.sleep(0.1); return 1")
     where = stream(site, job)
     site.work(lambda: site.plane.counts(where, "probe").get("scored", 0) >= 1)
     cancelled = {**job.row(), "cancelled_ms": 1}
@@ -82,10 +83,13 @@ def test_one_that_was_cancelled_stays_so(site: Site) -> None:
     assert sum(found.values()) == 200
 
 
-def test_the_ledger_tells_a_backfill_from_live_scoring(site: Site) -> None:
+def test_the_ledger_tells_a_backfill_from_live_scoring(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     job = ask(site, 0.5)
     finish(site.plane, job)
     site.kill()
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
     table = DeltaTable(site.lake.decisions.storage.uri).to_pyarrow_table()
     rows = table.select(["decision", "origin", "scorer", "experiment_id", "units"]).to_pylist()
     assert {row["origin"] for row in rows} == {f"backfill:{job.job}"}

@@ -37,7 +37,7 @@ ORDER BY c.position LIMIT :count;
 -- name: scored_before
 -- Those of these units that a version has scored, live or in another backfill.
 SELECT d.unit_id, d.revision, d.scores FROM json_each(:ids) one
-JOIN decisions d INDEXED BY decisions_of_unit ON d.unit_id = one.value
+CROSS JOIN decisions d INDEXED BY decisions_of_unit ON d.unit_id = one.value
 WHERE d.version = :version AND d.decision IN ('scored', 'reused') AND d.scorer IN (
   SELECT value FROM json_each(:streams));
 
