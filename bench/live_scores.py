@@ -31,7 +31,7 @@ from vedette.scoring.sample import draw
 
 _PER_REQUEST = 10
 _WATCHED = "canary"  # the value of the tag env that a tenth of the traces have
-_COMPLETION_SECONDS = 10.0  # trace_completion_buffer's default
+COMPLETION_SECONDS = 10.0  # trace_completion_buffer's default
 _LOOK_SECONDS = 0.2
 _PATIENCE_SECONDS = 120.0  # for the last scores
 TAKE_UP_SECONDS = 5.0  # until the engine has taken up a scorer that was started
@@ -89,7 +89,7 @@ def main() -> None:
         [
             f"{options.seconds:.0f} s of traces of five spans and 12 kB, {_PER_REQUEST} per "
             "request, default settings. cores: busy for the whole of Vedette.",
-            f"Complete: {_COMPLETION_SECONDS:.0f} s (trace_completion_buffer) after the "
+            f"Complete: {COMPLETION_SECONDS:.0f} s (trace_completion_buffer) after the "
             f"acknowledgement. Visible: a search that is made every {_LOOK_SECONDS} s lists the "
             "trace with the score; p99 is of the watched traces, one in ten.",
             f"The judge samples {options.judge_rate:.0%}; its model takes {_MODEL_SECONDS:.0f} s "
@@ -171,7 +171,7 @@ class Watch:
 
     def sent(self, request: Request, start_ms: int, shares: Mapping[str, float]) -> None:
         """A request was acknowledged just now."""
-        complete = time.monotonic() + _COMPLETION_SECONDS
+        complete = time.monotonic() + COMPLETION_SECONDS
         for trace in request.traces:
             if trace.env == _WATCHED:
                 scorers = {name for name, share in shares.items() if draw(trace.trace_id) < share}

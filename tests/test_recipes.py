@@ -273,6 +273,26 @@ def test_weighted_means_undo_the_sampling(lake: RowsLake) -> None:
     assert row["weighted_mean"] == pytest.approx(0.9)
 
 
+def test_weighted_means_take_what_a_backfill_has_scored_as_well(lake: RowsLake) -> None:
+    at = hour_ago(2)
+    failed = '[{"assessment_id": "a", "name": "polite", "value": false}]'
+    passed = '[{"assessment_id": "a", "name": "polite", "value": true}]'
+    job = {"origin": "backfill:bf-1", "inclusion_probability": 0.5}
+    for number in range(10):  # all of the bad traces live, a half in the backfill
+        unit = {"unit_id": trace_id(number), "scores": failed}
+        lake.decision(at, "polite", "scored", inclusion_probability=1.0, **unit)
+        if number % 2:
+            lake.decision(at, "polite", "reused", **unit, **job)
+    for number in range(45):  # a tenth of the 90 good ones live, a half in the backfill
+        unit = {"unit_id": trace_id(100 + number), "scores": passed}
+        if number < 9:
+            lake.decision(at, "polite", "scored", inclusion_probability=0.1, **unit)
+        lake.decision(at, "polite", "reused" if number < 9 else "scored", **unit, **job)
+    (row,) = answer(lake, "weighted_means")
+    assert row["scores"] == 55
+    assert row["weighted_mean"] == pytest.approx(0.9)
+
+
 def test_failure_rate(lake: RowsLake) -> None:
     at = hour_ago(2)
     for number in range(10):
@@ -451,6 +471,8 @@ def test_decisions_by_reason(lake: RowsLake) -> None:
     lake.decision(at, "judge", "retrying", decision_id="z", unit_id="z")
     lake.decision(at, "judge", "scored", decision_id="z", unit_id="z")
     lake.decision(at, "judge", "epoch", units=0)
+    lake.decision(at, "judge", "not_selected", units=50, origin="backfill:bf-1")
+    lake.decision(at, "judge", "scored", unit_id=trace_id(1), origin="backfill:bf-1")
     found = answer(lake, "decisions_by_reason")
     assert [(row["decision"], row["error_code"], row["units"]) for row in found] == [
         ("not_selected", None, 89),

@@ -15,12 +15,13 @@ from scoring_support import Plane, code, spans_record
 from scoring_support import unit as made_unit
 from vedette.scoring import breaker
 from vedette.scoring.answers import failed_row
+from vedette.scoring.batches import Attempt, Batch
 from vedette.scoring.breaker import FIRST_WAIT, IN_A_ROW, State
 from vedette.scoring.completion import CompletedUnit
 from vedette.scoring.epochs import Epoch, Epochs
 from vedette.scoring.outcomes import Hold, Outcome
 from vedette.scoring.pool import WorkersUnavailable
-from vedette.scoring.progress import Attempt, Batch, Progress
+from vedette.scoring.progress import Progress
 from vedette.scoring.selection import Choice
 
 

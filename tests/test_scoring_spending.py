@@ -16,6 +16,7 @@ import pytest
 from mlflow.entities import ExperimentTag
 from mlflow.genai.judges import make_judge
 
+from backfill_support import backfill, finish
 from scoring_support import Plane, make_control_database, spans_record
 from vedette.scoring import backoff, runner, spending
 from vedette.scoring.active import BUDGET_TAG, ActiveScorer
@@ -483,3 +484,49 @@ def test_what_was_a_judge_and_is_code_now_has_its_whole_rate(
     monitored.arrive(2)
     monitored.plane.settle()
     assert monitored.counts() == {"budget": 1, "scored": 2}
+
+
+def test_a_backfill_spends_what_live_scoring_leaves_and_waits_for_the_rest(
+    monitored: Monitored, judges: Judges, clock: Clock
+) -> None:
+    monitored.judge(dollars_per_day=0.5)
+    monitored.plane.start(monitored.experiment, "nice", rate=0)
+    monitored.plane.settle()
+    monitored.arrive(120)
+    monitored.plane.settle()
+    job = backfill(monitored.plane, ("nice", 1.0), experiment=monitored.experiment)
+    monitored.plane.settle()
+    monitored.pass_(2)
+    monitored.pass_(2)
+    assert 0.4 < judges.dollars <= 0.5 + 1e-9
+    (told,) = monitored.plane.scoring.state()["backfills"].values()
+    assert "0.50 dollars are spent today" in told["note"]
+    where = f"{monitored.experiment}:{job.job}"
+    assert monitored.plane.counts(where, "nice").keys() == {"scored"}  # nothing is given up
+
+    for _ in range(3):  # the next days
+        monitored.pass_(DAY)
+        monitored.pass_(2)
+    finish(monitored.plane, job)
+    assert monitored.plane.counts(where, "nice") == {"scored": 120}
+
+
+def test_live_calls_go_before_those_of_a_backfill(
+    monitored: Monitored, judges: Judges, clock: Clock
+) -> None:
+    monitored.judge(calls_per_minute=10)
+    monitored.plane.start(monitored.experiment, "nice", rate=0)
+    monitored.plane.settle()
+    monitored.arrive(60)
+    monitored.plane.settle()
+    monitored.plane.start(monitored.experiment, "nice", rate=1.0)
+    monitored.plane.settle()
+    job = backfill(monitored.plane, ("nice", 1.0), experiment=monitored.experiment)
+    for minute in range(30):
+        monitored.arrive(5)
+        monitored.pass_(30)
+        monitored.pass_(30)
+        assert monitored.counts().get("scored", 0) >= 5 * minute  # none waits for two minutes
+    assert judges.most_within(MINUTE) <= 10
+    finish(monitored.plane, job)
+    assert monitored.plane.counts(f"{monitored.experiment}:{job.job}", "nice") == {"scored": 60}

@@ -14,14 +14,26 @@ if TYPE_CHECKING:
         enable_trace_archival,
         trace_archival_status,
     )
+    from vedette.client.backfills import (
+        BackfillScorerConfig,
+        backfill_scorers,
+        cancel_backfill,
+        get_backfill,
+        list_backfills,
+    )
     from vedette.client.scoring_settings import set_sampling_strata, set_scoring_budget
     from vedette.client.sql import sql
 
 __version__ = "0.1.0"
 __all__ = [
+    "BackfillScorerConfig",
     "__version__",
+    "backfill_scorers",
+    "cancel_backfill",
     "disable_trace_archival",
     "enable_trace_archival",
+    "get_backfill",
+    "list_backfills",
     "set_sampling_strata",
     "set_scoring_budget",
     "sql",
@@ -29,8 +41,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BackfillScorerConfig": "vedette.client.backfills",
+    "backfill_scorers": "vedette.client.backfills",
+    "cancel_backfill": "vedette.client.backfills",
     "disable_trace_archival": "vedette.client.archival",
     "enable_trace_archival": "vedette.client.archival",
+    "get_backfill": "vedette.client.backfills",
+    "list_backfills": "vedette.client.backfills",
     "set_sampling_strata": "vedette.client.scoring_settings",
     "set_scoring_budget": "vedette.client.scoring_settings",
     "sql": "vedette.client.sql",

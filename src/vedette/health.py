@@ -33,7 +33,7 @@ from vedette.intake.journal import JournalWriter
 from vedette.intake.segments import segment_files
 from vedette.processes import is_alive, read_state
 from vedette.readiness import rebuild_state, told
-from vedette.scoring.told import scorer_metrics, scorer_warnings
+from vedette.scoring.told import backfill_warnings, scorer_metrics, scorer_warnings
 from vedette.settings import Settings
 
 _STALE_SECONDS = 10.0  # the engine publishes every second
@@ -80,6 +80,7 @@ class Health:
             status = "degraded" if warnings else "ok"
         # What follows is for the scorers' and archives' owners; all parts do their work
         warnings += scorer_warnings(parts["workers"].get("scorers", {}))
+        warnings += backfill_warnings(parts["workers"].get("backfills", {}))
         warnings += archive_warnings(archival.get("archives", {}))
         if problem := parts["workers"].get("prices_problem"):
             warnings.append(f"the file of prices can't be used: {problem}")

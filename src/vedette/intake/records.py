@@ -15,6 +15,7 @@ set_tag         trace_id, key, value
 delete_tag      trace_id, key
 assessments     put: list[`AssessmentRow`]; delete: list[[trace_id, assessment_id]]
 decisions       what scoring decided, of one scorer: see `Decisions`
+backfill        history to be scored: see `BackfillRow`; of one job, the later adds to the first
 delete_traces   trace_ids: list[str]
 link_run        trace_ids: list[str], run_id
 unlink_run      trace_ids: list[str], run_id
@@ -109,6 +110,7 @@ class DecisionRow(TypedDict):
     inclusion_probability: float
     draw: float
     # scored | failed | retrying | budget | superseded | stopped | deleted | not_selected | filtered
+    # | reused
     decision: str
     scores: str  # JSON: [{assessment_id, name, value}]
     error_code: str | None
@@ -139,6 +141,70 @@ class CountRow(TypedDict):
     units: int  # negative: so many of those counted before were decided otherwise
 
 
+class BackfilledScorer(TypedDict):
+    """A scorer of a backfill, as it was when that was asked for."""
+
+    name: str
+    version: int
+    rate: float
+    filter: str | None
+    strata: list[tuple[str, float]]
+    of_sessions: bool
+    units: int  # in the window
+
+
+class BackfillRow(TypedDict):
+    """The fields of a ``backfill`` record: a job that scores what is complete already."""
+
+    job: str
+    experiment_id: str
+    scorers: list[BackfilledScorer]
+    start_ms: int  # of traces that began at this time or later,
+    end_ms: int  # and before this one; a session counts by its first trace
+    trace_arrival: int  # and have arrived until then, see `Decisions`: traces
+    session_arrival: int  # and sessions
+    rescore: bool  # also what this version has scored
+    created_ms: int
+    cancelled_ms: int | None
+
+
+class Stream(NamedTuple):
+    """What has a cursor, epochs and counts of its own in the ledger."""
+
+    experiment_id: str
+    scorer: str
+    job: str | None = None  # None: live
+
+    @property
+    def key(self) -> str:
+        """Its name in records: ``<experiment>/<scorer>``, ``<experiment>:<job>/<scorer>``."""
+        job = "" if self.job is None else f":{self.job}"
+        return f"{self.experiment_id}{job}/{self.scorer}"
+
+    @property
+    def live(self) -> str:
+        """The key of the scorer's live stream."""
+        return f"{self.experiment_id}/{self.scorer}"
+
+    @property
+    def origin(self) -> str:
+        """As decisions have it."""
+        return "live" if self.job is None else f"backfill:{self.job}"
+
+    @classmethod
+    def of(cls, key: str) -> Stream:
+        """The stream of this key."""
+        where, _, scorer = key.partition("/")
+        experiment_id, _, job = where.partition(":")
+        return cls(experiment_id, scorer, job or None)
+
+    @classmethod
+    def with_origin(cls, experiment_id: str, scorer: str, origin: str | None) -> Stream:
+        """The stream whose decisions have this origin."""
+        job = (origin or "").removeprefix("backfill:") if origin != "live" else None
+        return cls(experiment_id, scorer, job or None)
+
+
 class Decisions(TypedDict):
     """The fields of a ``decisions`` record: results and progress of one scorer, landing together.
 
@@ -152,7 +218,7 @@ class Decisions(TypedDict):
     `vedette.scoring.arrival_order`. None: there is no cursor any more. Older records lack it.
     """
 
-    scorer: str  # "<experiment id>/<name>"
+    scorer: str  # the key of its `Stream`
     cursor: tuple[int | None, int | None] | None
     arrived_until: NotRequired[int | None]
     epochs: list[EpochRow]

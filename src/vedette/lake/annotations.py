@@ -152,6 +152,7 @@ _ROWS: dict[str, Callable[[Record, Sequence[DecodedSpan]], Iterator[dict[str, An
     "delete_tag": _delete_tag,
     "assessments": _assessments,
     "decisions": _assessments,  # those among them that are scores
+    "backfill": _nothing,
     "delete_traces": _delete_traces,
     "link_run": _link_run,
     "unlink_run": _unlink_run,

@@ -6,6 +6,9 @@ be negative when units that were counted before were decided otherwise. A scorer
 strata ask for tags or assessments may select a trace later, when these change: what it has not
 selected, or filtered out, has a row then.
 
+``origin`` says whose sample a row is of: null or ``live``, or ``backfill:<job>``. Each is a sample
+by itself, with inclusion probabilities of its own: never add up two of them.
+
 =================  ===================================================================
 decision           meaning
 =================  ===================================================================
@@ -20,6 +23,8 @@ filtered           a count: the scorer's filter doesn't match
 evaluation_run     a count: the trace was made by an evaluation, which scores it itself
 incomplete         a count: the trace never had a root span that ended
 epoch              no unit: the scorer's rate, filter or version changed; ``settings`` has them
+reused             by a backfill: this version had scored it; ``scores`` are those
+backfill           no unit: a backfill was asked for, or cancelled; ``settings`` says which
 =================  ===================================================================
 """
 
@@ -32,7 +37,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from vedette.intake.records import Record
+from vedette.intake.records import Record, Stream
 from vedette.lake.row_tables import place, table_of
 from vedette.lake.schemas import DECISIONS_SCHEMA, lake_trace_id
 
@@ -58,22 +63,29 @@ class DecisionRows:
 
     def add(self, record: Record, record_id: str) -> None:
         """Add the rows of ``record``, if it is of that kind."""
+        if record.kind == "backfill":
+            self._place([_backfill(record)], record, record_id)
         if record.kind != "decisions":
             return
         fields = record.fields
         key = fields["scorer"]
         if "arrived_until" in fields:
             self.cursors[CURSOR_APP + key] = fields["arrived_until"] or 0
-        experiment_id, _, scorer = key.partition("/")
+        stream = Stream.of(key)
         since = (fields["cursor"] or (None, None))[0]
         rows = [_epoch(key, epoch) for epoch in fields["epochs"]]
         rows += [_decision(key, decision) for decision in fields["decisions"]]
         rows += [_count(key, since, count) for count in fields["counts"]]
+        for row in rows:
+            row["experiment_id"], row["scorer"] = stream.experiment_id, stream.scorer
+            if stream.job is not None:
+                row["origin"] = stream.origin
+        self._place(rows, record, record_id)
+
+    def _place(self, rows: list[dict[str, Any]], record: Record, record_id: str) -> None:
         received = record.at * 1000
         place(rows, record_id, received)
         for row in rows:
-            row["experiment_id"] = experiment_id
-            row["scorer"] = scorer
             row.setdefault("decided_at", received)
         self._rows.extend(rows)
 
@@ -121,6 +133,18 @@ def _epoch(key: str, epoch: dict[str, Any]) -> dict[str, Any]:
         "decision": "epoch",
         "decided_at": epoch["opened_ms"] * 1000,
         "settings": orjson.dumps({name: epoch.get(name) for name in _SETTINGS}).decode(),
+        "units": 0,
+    }
+
+
+def _backfill(record: Record) -> dict[str, Any]:
+    fields = record.fields
+    return {
+        "decision_id": _digest("backfill", fields["job"], fields["cancelled_ms"]),
+        "experiment_id": fields["experiment_id"],
+        "decision": "backfill",
+        "origin": Stream(fields["experiment_id"], "", fields["job"]).origin,
+        "settings": orjson.dumps(fields).decode(),
         "units": 0,
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from vedette.intake.records import CountRow, DecisionRow, Decisions, EpochRow, Record
+from vedette.intake.records import CountRow, DecisionRow, Decisions, EpochRow, Record, Stream
 from vedette.lake.arrivals import Arrived
 from vedette.lake.decisions import TIMES, count_id
 from vedette.lake.schemas import DECISIONS_SCHEMA, PARTITION, mlflow_trace_id
@@ -25,11 +25,15 @@ DECISION_COLUMNS = [
 
 
 def decisions_record(arrived: Arrived) -> Record:
-    """The ``decisions`` record, without its scores: those are rows of annotations."""
+    """The ``decisions`` record, without its scores: those are rows of annotations. Or the
+    ``backfill`` record."""
     rows = [dict(zip(DECISION_COLUMNS, row, strict=True)) for row in arrived.rows]
+    first = rows[0]
+    if first["decision"] == "backfill":
+        return Record("backfill", arrived.place.at, orjson.loads(first["settings"]))
     counts = [row for row in rows if row["unit_id"] is None and row["decision"] != "epoch"]
     fields = Decisions(
-        scorer=f"{rows[0]['experiment_id']}/{rows[0]['scorer']}",
+        scorer=Stream.with_origin(first["experiment_id"], first["scorer"], first["origin"]).key,
         cursor=None,
         epochs=[_epoch(row) for row in rows if row["decision"] == "epoch"],
         decisions=[_decision(row) for row in rows if row["unit_id"] is not None],

@@ -33,6 +33,8 @@ def serve(settings: Settings) -> None:
     from vedette.mlflow_app.app import build_app
     from vedette.mlflow_app.archival_control import ArchivalControl
     from vedette.mlflow_app.archival_routes import archival_routes
+    from vedette.mlflow_app.backfill_routes import backfill_routes
+    from vedette.mlflow_app.backfills import Backfills
     from vedette.mlflow_app.control import prepare_control_database
     from vedette.mlflow_app.monitor_reads import MonitorReads
     from vedette.mlflow_app.plane import open_plane
@@ -57,6 +59,7 @@ def serve(settings: Settings) -> None:
                 *scoring_routes(plane, scoring),
                 *archival_routes(ArchivalControl(plane)),
                 *alert_routes(Alerts(plane)),
+                *backfill_routes(Backfills(plane)),
                 *health.routes(settings, plane.journal, scoring.scorers),
                 *sql_routes(sql),
                 *monitor_routes(monitor),

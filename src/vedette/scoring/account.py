@@ -44,6 +44,7 @@ class Account:
         factor: of the rate; None until it is looked at.
         changed_at: when the factor was changed, `time.monotonic()`.
         room: under its own cap.
+        spare: of a backfill, what it is left by the cap on all.
     """
 
     dollars_today: float = 0.0
@@ -59,6 +60,7 @@ class Account:
     factor: float | None = None
     changed_at: float = float("-inf")
     room: Room = field(default_factory=Room)
+    spare: Room = field(default_factory=Room)
 
     @property
     def each(self) -> UnitCost:

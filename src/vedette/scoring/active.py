@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import orjson
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from vedette.intake.records import Stream
 from vedette.named_sql import statements
 from vedette.scoring.budget import Cap
 from vedette.scoring.judges import asks_model, refusal
@@ -44,7 +45,8 @@ class ActiveScorer:
     ``sample_rate`` is in (0, 1]; ``serialized`` is MLflow's JSON of the scorer, which may hold code
     and is deserialised in workers only; ``artifact_location`` is the experiment's; ``strata`` are
     pairs of a filter and the rate of what it matches; ``cap`` is its budget; ``invalid`` says why
-    it can't be run.
+    it can't be run; ``job`` is the backfill it runs for, in the version the job was asked for, at
+    ``asked_ms`` (ms since the epoch).
     """
 
     experiment_id: str
@@ -57,11 +59,18 @@ class ActiveScorer:
     strata: tuple[tuple[str, float], ...] = ()
     cap: Cap = field(default_factory=Cap)
     invalid: str | None = None
+    job: str | None = None
+    asked_ms: int | None = None
 
     @property
+    def stream(self) -> Stream:
+        """What it is in the ledger."""
+        return Stream(self.experiment_id, self.name, self.job)
+
+    @cached_property
     def key(self) -> str:
         """What names the scorer, in all its versions, in cursors."""
-        return f"{self.experiment_id}/{self.name}"
+        return self.stream.key
 
     @cached_property
     def definition(self) -> dict[str, Any]:
@@ -133,10 +142,21 @@ class ActiveScorers:
             self._read_at = now
         return self._scorers
 
-    def _query(self) -> list[ActiveScorer]:
+    def registered(self, experiment_id: str) -> list[ActiveScorer]:
+        """Every version of the scorers of an experiment, oldest first; ``sample_rate`` 0: it is not
+        started. Not kept: each call reads them.
+
+        Raises:
+            ControlUnavailable: the database or MLflow's tables in it can't be read.
+        """
+        return self._query("registered_scorers", {"experiment_id": int(experiment_id)})
+
+    def _query(
+        self, statement: str = "active_scorers", values: Mapping[str, Any] | None = None
+    ) -> list[ActiveScorer]:
         try:
             with self._engine.connect() as connection:
-                rows = connection.execute(sqlalchemy.text(_SQL["active_scorers"])).all()
+                rows = connection.execute(sqlalchemy.text(_SQL[statement]), values or {}).all()
                 tags = connection.execute(
                     sqlalchemy.text(_SQL["tags"]),
                     {"strata": f"{STRATA_TAG}%", "budgets": f"{BUDGET_TAG}%"},
@@ -150,7 +170,7 @@ class ActiveScorers:
                 f"can't read the scorers from the control database: {reason}"
             ) from error
         told = {(str(experiment), key): value for experiment, key, value in tags}
-        found: dict[str, ActiveScorer] = {}
+        found: dict[tuple[str, int], ActiveScorer] = {}
         for experiment_id, name, version, serialized, rate, filter_string, location in rows:
             pairs, invalid = _strata(told.get((str(experiment_id), STRATA_TAG + name)))
             cap, wrong = _cap(told.get((str(experiment_id), BUDGET_TAG + name)))
@@ -166,7 +186,7 @@ class ActiveScorers:
                 cap=cap,
                 invalid=invalid or wrong,
             )
-            found[scorer.key] = replace(
+            found[scorer.key, version] = replace(
                 scorer, invalid=scorer.invalid or refusal(scorer.definition)
             )
         return list(found.values())

@@ -10,12 +10,14 @@ from concurrent.futures import Future
 from vedette.intake.journal import JournalWriter
 from vedette.intake.records import AssessmentRow, CountRow, Decisions, Position, Record
 from vedette.scoring.arrival_order import arrived_until
+from vedette.scoring.batches import Batch
 from vedette.scoring.breaker import Problem
-from vedette.scoring.progress import Batch, Progress
+from vedette.scoring.progress import Progress
 from vedette.scoring.verdicts import Verdicts
 from vedette.traces.index import TraceIndex
 
 _RECORD_BYTES = 4 * 1024 * 1024  # of scores in one journal record
+_BESIDE_BYTES = 512 * 1024  # of a backfill's: live scores wait behind it until it is folded
 _SAVE_SECONDS = 5.0  # between records that only count and move cursors
 _JOURNAL_SECONDS = 30.0
 _HOUR_MS = 3_600_000
@@ -31,7 +33,8 @@ def commit(
 ) -> bool:
     """Journal what is finished, one record for each scorer, and wait until it is on disk.
 
-    A scorer has at most one record on its way: a cursor must never overtake decisions before it.
+    A scorer has at most one record on its way: a cursor must never overtake decisions before it. A
+    backfill writes the next when the read model has the last.
 
     Args:
         index: tells what places mean.
@@ -49,7 +52,7 @@ def commit(
     writes: list[tuple[Progress, Future[Position]]] = []
     for progress in scorers:
         try:
-            if progress.unconfirmed is None:
+            if progress.unconfirmed is None and (everything or _has_turn(progress, journal, index)):
                 progress.unconfirmed = _draft(progress, index, verdicts, everything=everything)
             if progress.unconfirmed is None:
                 continue
@@ -67,12 +70,16 @@ def commit(
     return finished
 
 
+def _has_turn(progress: Progress, journal: JournalWriter, index: TraceIndex) -> bool:
+    return progress.window is None or index.position(journal.journal_id) >= progress.journaled
+
+
 def _draft(
     progress: Progress, index: TraceIndex, verdicts: Verdicts, *, everything: bool
 ) -> Decisions | None:
     """The next record of a scorer, if there is something to say."""
     progress.take_in(time.monotonic())
-    ready = progress.ready(_RECORD_BYTES)
+    ready = progress.ready(_RECORD_BYTES if progress.window is None else _BESIDE_BYTES)
     retried = [batch for batch in progress.retried if batch.done]
     end = ready[-1].end if ready else progress.cursor
     pressing = (
@@ -81,7 +88,8 @@ def _draft(
         or bool(progress.opened)
         or progress.saved is None
     )
-    everything |= progress.stopped_at is not None
+    # So that a backfill ends when it is done
+    everything |= progress.stopped_at is not None or progress.window is not None
     due = end != progress.saved and (
         everything or time.monotonic() - progress.saved_at > _SAVE_SECONDS
     )
@@ -130,6 +138,9 @@ def _confirm(progress: Progress, verdicts: Verdicts) -> None:
     progress.advance(end)
     progress.opened = progress.opened[len(record["epochs"]) :]
     progress.saved, progress.saved_at = end, time.monotonic()
+    if progress.window is not None:
+        units = len(record["decisions"]) + sum(one["units"] for one in record["counts"])
+        progress.pace.note(progress.saved_at, units)
     verdicts.journaled(progress.scorer.key, record["decisions"])
 
 

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ _PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "PYTHONPA
 _FILE_BYTES = 64 * 1024 * 1024
 OPEN_FILES = 256
 _NICENESS = 5  # scoring waits when the server or the engine need the processor
+_BEHIND = 10  # more, of backfills: they wait when live scoring does
+_AUTOGROUP_SECONDS = 0.15  # for so long the kernel takes no second change from an ordinary user
 PROCESSES = 64  # of an isolated worker, threads among them
 
 
@@ -57,8 +60,7 @@ def confine(memory_bytes: int | None, *, alone: bool) -> None:
         syscalls.gain_no_privileges()
         with suppress(OSError):  # if memory is short, the kernel is to take it from scorers first
             Path("/proc/self/oom_score_adj").write_text("1000")
-        with suppress(OSError):  # sessions share the processor evenly, unless told otherwise
-            Path("/proc/self/autogroup").write_text(str(_NICENESS))
+        _wait_for_others(_NICENESS)
     os.nice(_NICENESS)
     if memory_bytes is None:
         return
@@ -69,6 +71,14 @@ def confine(memory_bytes: int | None, *, alone: bool) -> None:
     _limit(resource.RLIMIT_NOFILE, OPEN_FILES)
     if alone:
         _limit(resource.RLIMIT_NPROC, PROCESSES)
+
+
+def go_behind_live() -> None:
+    """Put this worker, which serves a backfill, behind those of live scoring."""
+    if sys.platform == "linux":
+        time.sleep(_AUTOGROUP_SECONDS)
+        _wait_for_others(_NICENESS + _BEHIND)
+    os.nice(_BEHIND)
 
 
 def limit_processor_time(seconds: float) -> None:
@@ -86,6 +96,11 @@ def die_with_parent(parent: int) -> None:
     syscalls.kill_with_parent(signal.SIGKILL)
     if os.getppid() != parent:  # it died meanwhile
         os._exit(1)
+
+
+def _wait_for_others(niceness: int) -> None:
+    with suppress(OSError):  # sessions share the processor evenly, unless told otherwise
+        Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def _limit(kind: int, value: int) -> None:

@@ -42,5 +42,6 @@ FROM decisions WHERE decision = 'retrying' ORDER BY next_attempt_ms;
 SELECT 1 FROM traces WHERE trace_id = :trace_id;
 
 -- name: scores_before
-SELECT scores FROM decisions
-WHERE scorer = :scorer AND unit_id = :unit_id AND revision < :revision;
+-- By whatever stream of whatever scorer.
+SELECT scorer, revision, version, decision, decided_ms, scores FROM decisions
+WHERE unit_id = :unit_id AND revision <= :revision;

@@ -11,10 +11,13 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.tracing.constant import TraceMetadataKey
 
+from vedette.intake.records import Stream
 from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
+from vedette.scoring.backfills import REUSED
 from vedette.scoring.completion import CompletedUnit, completed_after, stored_cursors
 from vedette.scoring.epochs import Epoch, Epochs, stored_epochs
+from vedette.scoring.running_backfills import is_backfill
 from vedette.scoring.selection import SELECTED, Choice, Selection
 from vedette.scoring.stopping import left_behind
 from vedette.settings import Settings
@@ -76,7 +79,9 @@ class Explainer:
         epochs, cursors = stored_epochs(self._index), stored_cursors(self._index)
         held = {key: _held(state) for key, state in (engine or {}).items()}
         found = {one.scorer: one for one in self._decided(trace, epochs, held)}
-        scorers = {key: left_behind(key, known) for key, known in epochs.items()}
+        scorers = {
+            key: left_behind(key, known) for key, known in epochs.items() if not is_backfill(key)
+        }
         scorers |= {scorer.key: scorer for scorer in active}
         for key, scorer in scorers.items():
             if scorer.experiment_id != str(trace.experiment_id) or scorer.name in found:
@@ -100,16 +105,20 @@ class Explainer:
         for unit_id in units:
             rows = self._index.connection().execute(_SQL["decisions"], {"unit_id": unit_id})
             names = [column[0] for column in rows.description]
-            for row in rows:
+            for row in rows:  # what was decided last holds, whoever asked for it
                 details = dict(zip(names, row, strict=True))
                 key = details.pop("scorer")
-                experiment_id, _, name = key.partition("/")
-                if experiment_id == str(trace.experiment_id):
-                    unit_type, decision = details["unit_type"], details["decision"]
+                stream, decision = Stream.of(key), details["decision"]
+                if stream.job is not None and decision in (REUSED, "superseded", "stopped"):
+                    continue  # that says nothing new of the unit
+                if stream.experiment_id == str(trace.experiment_id):
+                    unit_type = details["unit_type"]
                     text = _told(details, epochs.get(key, Epochs()))
                     if decision == "retrying":
                         text += held.get(key, "")
-                    yield Explanation(name, unit_type, decision, text, details)
+                    if stream.job is not None:
+                        text += f", in backfill {stream.job}"
+                    yield Explanation(stream.scorer, unit_type, decision, text, details)
 
     def _undecided(
         self, trace: _Trace, scorer: ActiveScorer, cursor: int | None, epochs: Epochs, held: str

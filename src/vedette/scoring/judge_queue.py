@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """What asks one model. Its scorers take turns."""
+    """What asks one model. Its scorers take turns, live ones before backfills."""
 
     endpoint: Endpoint
     waiting: OrderedDict[str, deque[Job]] = field(default_factory=OrderedDict)
@@ -65,7 +65,9 @@ class Lane:
 
     def take(self) -> Job:
         """The job whose turn it is."""
-        key, queue = next(iter(self.waiting.items()))
+        live = (key for key, jobs in self.waiting.items() if jobs[0].batch.scorer.job is None)
+        key = next(live, None) or next(iter(self.waiting))
+        queue = self.waiting[key]
         job = queue.popleft()
         self.waiting.move_to_end(key)
         if not queue:

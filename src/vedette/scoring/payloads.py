@@ -16,14 +16,16 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
 from mlflow.utils.uri import append_to_uri_path
 
+from vedette.scoring.batches import Attempt
 from vedette.scoring.completion import CompletedUnit, session_traces
 from vedette.scoring.outcomes import Unit
-from vedette.scoring.progress import Attempt
 from vedette.traces.index import TraceIndex
 from vedette.traces.infos import trace_infos
 from vedette.traces.matching import Contents
 
 logger = logging.getLogger(__name__)
+
+_LOAD_SIZE = 24 * 1024 * 1024  # characters of units read in one go; the rest comes next time
 
 
 class Payloads:
@@ -44,6 +46,17 @@ class Payloads:
             if number and total > most:
                 return number
         return len(wanted)
+
+    def load(
+        self, wanted: Sequence[CompletedUnit], locations: Mapping[str, str]
+    ) -> tuple[dict[int, Unit], int | None]:
+        """As `of`, as far as they fit into memory; and up to which place they are there, if some
+        had to be left for next time."""
+        if not wanted:
+            return {}, None
+        fitting = self.fitting(wanted, _LOAD_SIZE)
+        found = self.of(wanted[:fitting], locations)
+        return found, wanted[fitting].position - 1 if fitting < len(wanted) else None
 
     def of(self, wanted: Sequence[CompletedUnit], locations: Mapping[str, str]) -> dict[int, Unit]:
         """The units by their place, but those that have been deleted.

@@ -5,28 +5,34 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import Future
 
 from mlflow.exceptions import MlflowException
 
 from vedette.intake.records import Position
+from vedette.lake.storage import LakeUnavailable
+from vedette.scoring.backfills import Window, settled
+from vedette.scoring.batches import Attempt, Batch, batches_of
 from vedette.scoring.breaker import Problem, State
 from vedette.scoring.completion import CompletedUnit, completed_after
 from vedette.scoring.outcomes import Left, Unit
 from vedette.scoring.payloads import Payloads
 from vedette.scoring.pools import Pools
-from vedette.scoring.progress import Attempt, Batch, Progress
+from vedette.scoring.progress import Progress, Read
+from vedette.scoring.reading import Reader, first_selected
 from vedette.scoring.retries import Retries
 from vedette.scoring.selection import SELECTED, Choice, Selection
 from vedette.scoring.spending import Spending
 
 _WINDOW = 1024  # completed units looked at in one go
 _IN_FLIGHT = 1024  # units of one scorer on their way through workers
+_BESIDE = 8192  # of one backfill; what is read ahead for it is kept in memory
+_JUDGED_BESIDE = 256
+_BACKLOG = 64  # of a live scorer: backfills wait then
 _IN_FLIGHT_BYTES = 64 * 1024 * 1024
-_BATCH_BYTES = 4 * 1024 * 1024
 _RETRIED = 64  # units of one scorer that are tried again at a time
-_LOAD_SIZE = 24 * 1024 * 1024  # characters of units read in one go; the rest comes next time
 _FILTER = "FILTER"  # the code of a problem with a filter
+_LAKE = "LAKE"  # of one with reading from the lake
 
 
 class Planner:
@@ -47,10 +53,15 @@ class Planner:
     ) -> None:
         self._selection = selection
         self._payloads = payloads
+        self._reader = Reader(selection, payloads)
         self._pools = pools
         self._retries = retries
         self._spending = spending
         self._is_folded = is_folded
+
+    def close(self) -> None:
+        """Read nothing ahead any more."""
+        self._reader.close()
 
     def start(self, scorers: Iterable[Progress]) -> bool:
         """Read on for every scorer that has room; True if there was something to read.
@@ -60,9 +71,9 @@ class Planner:
         """
         going_on: list[Progress] = []
         groups: dict[int, list[Progress]] = defaultdict(list)
-        for progress in scorers:
-            if progress.stopped_at is not None:
-                continue
+        active = [one for one in scorers if one.stopped_at is None]
+        live = [one for one in active if one.window is None]
+        for progress in live:
             stopped = progress.allowance.stopped
             if stopped:
                 self._refuse(progress)
@@ -81,7 +92,69 @@ class Planner:
                 started = True
         for progress in going_on:  # after them: a unit that fails for ever is no good probe
             self._retry(progress)
+        for progress in active:
+            if progress.window is not None:
+                started |= self._fill(progress, progress.window, live)
         return started
+
+    def _fill(self, progress: Progress, window: Window, live: Sequence[Progress]) -> bool:
+        """Go on with a backfill. Judges of live scoring go before it in their queue; code shares
+        processors, and goes first."""
+        progress.waits_for = None
+        if not progress.scorer.is_judge and any(map(_has_backlog, live)):
+            progress.take_back()
+            progress.waits_for = "Live scoring has a backlog: it goes first."
+            return False
+        if not self._goes_on(progress) or not self._spending.has_room(progress):
+            return False
+        started = False
+        if progress.reading is None:
+            self._read_on(progress, window, live)
+        elif progress.reading.done():
+            started = self._take_read(progress, progress.reading)
+        if progress.reading is None:  # as above
+            self._retry(progress)
+        return started
+
+    def _read_on(self, progress: Progress, window: Window, live: Sequence[Progress]) -> None:
+        """Read ahead for a backfill; not beyond where its scorer is, if that is live, so that it is
+        known what has been scored."""
+        until, stream = window.last, progress.scorer.stream.live
+        if any(one.scorer.key == stream for one in live):
+            until = min(until, settled(self._payloads.index, stream) or 0)
+            if progress.reached >= until < window.last:
+                progress.waits_for = "Live scoring of this scorer has not come so far."
+        most = _JUDGED_BESIDE if progress.scorer.is_judge else _BESIDE
+        # By the half: what is read of the lake for a few units would do for many
+        few = progress.undecided <= most // 2 and progress.in_flight_bytes <= _IN_FLIGHT_BYTES // 2
+        if progress.breaker.state is not State.CLOSED:
+            most = 1
+        if few and progress.reached < until:
+            room = int(min(most, self._spending.room(progress)))
+            self._reader.begin(progress, window, until, room)
+
+    def _take_read(self, progress: Progress, reading: Future[Read]) -> bool:
+        """Start with what was read ahead for a backfill."""
+        progress.reading = None
+        try:
+            read = reading.result()
+        except MlflowException as error:
+            problem = Problem(_FILTER, f"its filter can't be used: {error.message}")
+            progress.breaker.probed(problem, time.monotonic())
+            return False
+        except LakeUnavailable as error:
+            progress.breaker.probed(Problem(_LAKE, str(error)), time.monotonic())
+            return False
+        if _could_not_read(progress):
+            progress.breaker.reset()  # this was the probe
+        choices, end = list(read.choices), read.end
+        if progress.breaker.state is not State.CLOSED:
+            choices, end = first_selected(choices, end, 1)
+        choices, end = self._affordable(progress, choices, end)
+        if end <= progress.reached:
+            return False
+        self._submit(progress, choices, read.found, end)
+        return True
 
     def _refuse(self, progress: Progress) -> None:
         """There is no budget: also not for what is due to be tried again, or couldn't be run."""
@@ -177,7 +250,7 @@ class Planner:
                 progress.breaker.reset()  # this was the probe
             if not progress.allowance.stopped:
                 if progress.breaker.state is not State.CLOSED:
-                    choices, end = _one_selected(choices, end)
+                    choices, end = first_selected(choices, end, 1)
                 choices, end = self._affordable(progress, choices, end)
             if end > position:
                 chosen.append((progress, choices, end))
@@ -189,7 +262,7 @@ class Planner:
             if choice.decision == SELECTED
         }
         locations = {p.scorer.experiment_id: p.scorer.artifact_location for p, _, _ in chosen}
-        found, reached = self._load([wanted[place] for place in sorted(wanted)], locations)
+        found, reached = self._payloads.load([wanted[place] for place in sorted(wanted)], locations)
         for progress, choices, end in chosen:
             within = end if reached is None else min(end, reached)
             self._submit(progress, [c for c in choices if c.unit.position <= within], found, within)
@@ -199,63 +272,26 @@ class Planner:
         self, progress: Progress, choices: list[Choice], end: int
     ) -> tuple[list[Choice], int]:
         """As many of the choices as there is budget for now, and up to which place that is."""
-        places = [one.unit.position for one in choices if one.decision == SELECTED]
-        granted = self._spending.take(progress, len(places))
-        if granted == len(places):
-            return choices, end
-        end = places[granted] - 1
-        return [one for one in choices if one.unit.position <= end], end
-
-    def _load(
-        self, wanted: Sequence[CompletedUnit], locations: Mapping[str, str]
-    ) -> tuple[dict[int, Unit], int | None]:
-        """The units by place, as far as they fit; and up to which place they are there, if some had
-        to be left for next time."""
-        if not wanted:
-            return {}, None
-        fitting = self._payloads.fitting(wanted, _LOAD_SIZE)
-        found = self._payloads.of(wanted[:fitting], locations)
-        return found, wanted[fitting].position - 1 if fitting < len(wanted) else None
+        selected = sum(one.decision == SELECTED for one in choices)
+        return first_selected(choices, end, self._spending.take(progress, selected))
 
     def _submit(
         self, progress: Progress, choices: Sequence[Choice], found: Mapping[int, Unit], end: int
     ) -> None:
         """Make batches of what was chosen up to the place ``end``, and hand them to workers."""
         scorer = progress.scorer
-        _, batch_units = self._pools.of(scorer)
-        counted: list[Choice] = []
-        attempts: list[Attempt] = []
-        units: list[Unit] = []
-        size = 0
-        selected = sum(choice.decision == SELECTED for choice in choices)
-        if progress.allowance.stopped and selected:
-            attempts = [Attempt.first(c) for c in choices if c.decision == SELECTED]
+        chosen = [choice for choice in choices if choice.decision == SELECTED]
+        if progress.allowance.stopped and chosen:
+            attempts = [Attempt.first(choice) for choice in chosen]
             counted = [choice for choice in choices if choice.decision != SELECTED]
             reason = progress.allowance.reason or "There is no budget left."
             progress.batches.append(Batch(scorer, end, counted, attempts, refused=reason))
             return
-        for at, choice in enumerate(choices):
-            unit = found.get(choice.unit.position)
-            if choice.decision != SELECTED:
-                counted.append(choice)
-            elif unit is not None:
-                attempts.append(Attempt.first(choice))
-                units.append(unit)
-                size += len(unit.payload)
-            elif choice.unit.reason != "annotated":  # else it has been counted
-                counted.append(replace(choice, decision="deleted"))
-            following = choices[at + 1].unit.position if at + 1 < len(choices) else None
-            full = len(units) >= batch_units or size > _BATCH_BYTES
-            if full and following is not None and following > choice.unit.position:
-                # All that is decided of one place goes into one batch
-                batch = Batch(scorer, choice.unit.position, counted, attempts, units)
-                progress.batches.append(batch)
+        _, batch_units = self._pools.of(scorer)
+        for batch in batches_of(scorer, choices, found, end, batch_units):
+            progress.batches.append(batch)
+            if batch.units:
                 self._run(progress, batch)
-                counted, attempts, units, size = [], [], [], 0
-        batch = Batch(scorer, end, counted, attempts, units)
-        progress.batches.append(batch)
-        if units:
-            self._run(progress, batch)
 
 
 def _has_bad_filter(progress: Progress) -> bool:
@@ -265,9 +301,14 @@ def _has_bad_filter(progress: Progress) -> bool:
     return not closed and problem is not None and problem.code == _FILTER
 
 
-def _one_selected(choices: list[Choice], end: int) -> tuple[list[Choice], int]:
-    """The choices up to the first unit that is selected, and the place they reach."""
-    places = [one.unit.position for one in choices if one.decision == SELECTED]
-    if not places:
-        return choices, end
-    return [one for one in choices if one.unit.position <= places[0]], places[0]
+def _could_not_read(progress: Progress) -> bool:
+    """Whether it is paused because of what kept it from reading on."""
+    problem = progress.breaker.problem
+    closed = progress.breaker.state is State.CLOSED
+    return not closed and problem is not None and problem.code in (_FILTER, _LAKE)
+
+
+def _has_backlog(live: Progress) -> bool:
+    """Whether more of a live scorer waits for processors than is on its way through them."""
+    running = live.breaker.state is State.CLOSED and not live.scorer.is_judge
+    return running and live.undecided > _BACKLOG

@@ -254,7 +254,7 @@ class WorkerPool:
             child = self._forks.fork()
             try:
                 child.connection.settimeout(_SEND_SECONDS)
-                send_frame(child.connection, {"scorer": known})
+                send_frame(child.connection, {"scorer": known, "backfill": scorer.job is not None})
                 deadline = time.monotonic() + _START_SECONDS
                 greeting, _ = receive_frame(
                     child.connection, limit=_ANSWER_BYTES, deadline=deadline

@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import NamedTuple
 
 from vedette.intake.records import Decisions, Position
 from vedette.scoring.active import ActiveScorer
+from vedette.scoring.backfills import Window
+from vedette.scoring.batches import Batch
 from vedette.scoring.breaker import Breaker, Problem, State, problem_of
 from vedette.scoring.budget import UNLIMITED, Allowance
 from vedette.scoring.epochs import Epoch, Epochs
-from vedette.scoring.outcomes import Left, Outcome, Unit
+from vedette.scoring.outcomes import Outcome, Unit
+from vedette.scoring.pace import Pace
 from vedette.scoring.selection import SELECTED, Choice
 
 logger = logging.getLogger(__name__)
@@ -24,98 +28,13 @@ _NOWHERE = Position(0, 0)
 _ROW_BYTES = 600  # of a decision, about, without scores
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try to score a selected unit. Times in ms since the epoch.
+class Read(NamedTuple):
+    """What was read ahead for a backfill: its choices up to the place ``end``, and what is selected
+    of them, by place."""
 
-    Attributes:
-        trace_id: the trace, or the session's first.
-        number: 1 for the first try.
-        first_ms: when that was.
-        place: the unit's in the order of completion; 0 when it is tried again.
-    """
-
-    unit_id: str
-    unit_type: str
-    revision: int
-    trace_id: str
-    epoch: int
-    stratum: int
-    inclusion_probability: float
-    draw: float
-    completed_ms: int
-    number: int = 1
-    first_ms: int | None = None
-    place: int = 0
-
-    @classmethod
-    def first(cls, choice: Choice) -> Attempt:
-        """The first try of a unit."""
-        unit = choice.unit
-        return cls(
-            unit_id=unit.unit_id,
-            unit_type="trace" if unit.session_id is None else "session",
-            revision=unit.revision,
-            trace_id=unit.trace_id,
-            epoch=choice.epoch.number,
-            stratum=choice.stratum,
-            inclusion_probability=choice.epoch.probability(choice.stratum),
-            draw=choice.draw,
-            completed_ms=unit.completed_ms,
-            place=unit.position,
-        )
-
-
-@dataclass(eq=False, slots=True)
-class Batch:
-    """Consecutive units of one scorer, in the order of completion, and their scores to be.
-
-    Attributes:
-        scorer: as it was when a worker was given the batch; its version is that of the scores.
-        end: when the batch is done, every unit completed up to this place is decided.
-        counted: what was decided without a scorer.
-        attempts, units: what is to be scored, one for one.
-        future: their outcomes to be, while a worker has them.
-        answers: their outcomes, one for each attempt, when they are there.
-        refused: why the attempts aren't made: there is no budget for them.
-    """
-
-    scorer: ActiveScorer
+    choices: Sequence[Choice]
+    found: Mapping[int, Unit]
     end: int
-    counted: Sequence[Choice] = ()
-    attempts: Sequence[Attempt] = ()
-    units: Sequence[Unit] = ()
-    future: Future[list[Outcome]] | None = None
-    answers: Sequence[Outcome] = ()
-    refused: str | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether all its outcomes are there."""
-        return self.refused is not None or len(self.answers) == len(self.attempts)
-
-    @property
-    def waits(self) -> bool:
-        """Whether it is for a worker, and none has it."""
-        return self.future is None and not self.done
-
-    def refuse(self, reason: str) -> None:
-        """It isn't run: there is no budget for it."""
-        self.units, self.future, self.refused = (), None, reason
-
-    def leave(self, left: Left) -> None:
-        """Its units are not scored; what isn't running yet, never is."""
-        if self.future is not None:
-            self.future.cancel()
-        self.units, self.future = (), None
-        self.answers = [Outcome(one.unit_id, [], 0.0, left=left) for one in self.attempts]
-
-    @property
-    def outcomes(self) -> Iterator[tuple[Attempt, Outcome]]:
-        """What came of each attempt that was made; call it when the batch is done."""
-        if self.refused is not None:
-            return iter(())
-        return zip(self.attempts, self.answers, strict=True)
 
 
 @dataclass(eq=False, slots=True)
@@ -141,6 +60,11 @@ class Progress:
             so that it is applied once.
         stopped_at: the newest place when it was stopped; None while it is active.
         ended: nothing of it is left to be written.
+        window: of a backfill, the units it is to decide.
+        rescore: of a backfill, whether what was scored already is scored again.
+        reading: of a backfill, what comes next, while it is read.
+        waits_for: what else a backfill waits for, for people.
+        pace: of a backfill.
     """
 
     scorer: ActiveScorer
@@ -160,6 +84,11 @@ class Progress:
     unconfirmed: Decisions | None = None
     stopped_at: int | None = None
     ended: bool = False
+    window: Window | None = None
+    rescore: bool = False
+    reading: Future[Read] | None = None
+    waits_for: str | None = None
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def problem(self) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from vedette.intake.records import Record
+from vedette.intake.records import Record, Stream
 from vedette.named_sql import statements
 from vedette.scoring.arrival_order import arrival, at_ms, position_of
 from vedette.scoring.completion import Completion
@@ -96,8 +96,9 @@ class Resumption:
                 place = position(until, self._of_sessions[scorer])
                 values = {"scorer": scorer, "position": place}
                 connection.execute(_SQL["put_cursor"], values)
-            if cursors:  # filters may compare what scoring hasn't looked at yet
-                since = {"since": at_ms(min(cursors.values()))}
+            live = [until for scorer, until in cursors.items() if Stream.of(scorer).job is None]
+            if live:  # filters may compare what scoring hasn't looked at yet
+                since = {"since": at_ms(min(live))}
                 connection.execute(_SQL["recall_annotated"], since)
         return unknown
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vedette.intake.records import DecisionRow
 from vedette.named_sql import statements
-from vedette.scoring.progress import Attempt
+from vedette.scoring.batches import Attempt
 from vedette.traces.index import TraceIndex
 
 _SQL = statements("vedette.scoring", "decided")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from vedette.scoring.completion import (
     Completion,
     FoldedUntil,
     newest_position,
-    oldest_after,
     stored_cursors,
 )
 from vedette.scoring.epochs import Epochs, stored_epochs
@@ -40,8 +39,10 @@ from vedette.scoring.pools import Pools
 from vedette.scoring.price_table import PricesError, PriceTable
 from vedette.scoring.progress import Progress
 from vedette.scoring.retries import Retries
+from vedette.scoring.running_backfills import Run, RunningBackfills, is_backfill
 from vedette.scoring.sandbox import choose_sandbox
 from vedette.scoring.selection import Selection, follows_annotations
+from vedette.scoring.snapshot import Snapshot, states
 from vedette.scoring.spending import Spending
 from vedette.scoring.stopping import left_behind, stop
 from vedette.scoring.verdicts import Verdicts
@@ -123,8 +124,9 @@ class Scoring:
         self._left: dict[str, int | None] = {}  # what an earlier engine left: cursors, or retries
         self._epochs: dict[str, Epochs] = {}
         self._invalid: dict[str, ActiveScorer] = {}
+        self._backfills = RunningBackfills(index, self._scorers, self._has_ended)
         self._complete_at = 0.0
-        self._snapshot: list[tuple[str, float, int, int, int, str | None, str | None]] = []
+        self._snapshots: list[Snapshot] = []
 
     def tick(self) -> bool:
         """Do what can be done now; True if there is more to do at once.
@@ -143,29 +145,30 @@ class Scoring:
             self._progress = {}
         newest = newest_position(self._index)
         known = self._progress
+        self._forget_ended(known)
         try:
-            active = self._scorers.read()
+            active, backfills = self._scorers.read(), self._backfills.read()
         except ControlMissing:
             return False
         except ControlUnavailable:
             self._commit(known)  # that needs no scorers
             raise
-        self._adopt(known, active, newest)
+        self._adopt(known, active, backfills, newest)
         # Before units complete: where a new scorer begins must be on disk by then
         committed = self._commit(known)
         if time.monotonic() >= self._complete_at:
             self._completion.advance(
                 folded_until_ms=folded_until,
-                annotations=any(_follows_annotations(one.scorer) for one in known.values()),
+                annotations=any(
+                    _follows_annotations(one.scorer) for one in known.values() if one.window is None
+                ),
             )
             self._complete_at = time.monotonic() + _COMPLETE_SECONDS
         started = self._planner.start(known.values())
         self._pools.retire_idle()
-        self._snapshot = [
-            (key, *(_rate(one), one.cursor, one.in_flight), self._retries.count(key),
-             one.problem, one.allowance.reason or one.hint)
-            for key, one in known.items() if one.stopped_at is None
-        ]  # fmt: skip
+        self._snapshots = [
+            Snapshot.of(one, self._retries) for one in known.values() if one.stopped_at is None
+        ]
         return committed or started or self._wait(known)
 
     def active(self) -> list[ActiveScorer]:
@@ -182,6 +185,7 @@ class Scoring:
 
     def close(self) -> None:
         """Write what has been scored; end the workers. Nothing else is lost: it is done again."""
+        self._planner.close()
         self._pools.close()
         try:
             self.flush()
@@ -192,58 +196,46 @@ class Scoring:
     def state(self) -> dict[str, Any]:
         """How scoring is, for ``/health``: times in seconds, by scorer key. Call it from anywhere:
         it tells of the end of the last `tick`."""
-        now = time.time() * 1000
-        scorers: dict[str, dict[str, Any]] = {}
-        oldest: dict[int, int | None] = {}
-        for key, rate, cursor, in_flight, retrying, problem, note in self._snapshot:
-            if cursor not in oldest:
-                oldest[cursor] = oldest_after(self._index, cursor)
-            since = oldest[cursor]
-            scorers[key] = {
-                "rate": rate,
-                "in_flight": in_flight,
-                "retrying": retrying,
-                "lag_seconds": 0.0 if since is None else max(0.0, now - since) / 1000,
-                "problem": problem,
-                "note": note,
-            }
-        for key, scorer in self._invalid.items():
-            scorers[key] = {
-                "rate": scorer.sample_rate,
-                "in_flight": 0,
-                "retrying": 0,
-                "lag_seconds": None,
-                "problem": scorer.invalid,
-                "note": None,
-            }
+        invalid = map(Snapshot.of_invalid, self._invalid.values())
         return {
             "processes": self._pools.processes,
             "sandbox": self._sandbox.state(),
             "models": self._judges.state(),
             "prices_problem": self._prices.problem,
-            "scorers": scorers,
+            **states(self._index, [*self._snapshots, *invalid]),
         }
 
     def _commit(self, known: dict[str, Progress], **options: Any) -> bool:
         return commit(self._journal, self._index, known.values(), self._verdicts, **options)
 
-    def _adopt(self, known: dict[str, Progress], active: list[ActiveScorer], newest: int) -> None:
+    def _has_ended(self, stream: str) -> bool:
+        """Whether a backfill's stream has come to its end."""
+        last = self._epochs[stream].current if stream in self._epochs else None
+        return last is not None and last.stopped
+
+    def _adopt(
+        self,
+        known: dict[str, Progress],
+        active: list[ActiveScorer],
+        backfills: dict[str, Run],
+        newest: int,
+    ) -> None:
         """Take over what started, stopped or changed."""
         valid: dict[str, ActiveScorer] = {}
         invalid: dict[str, ActiveScorer] = {}
-        for one in active:
+        for one in [*active, *(run.scorer for run in backfills.values() if run.goes_on)]:
             (valid if one.invalid is None else invalid)[one.key] = one
         for key in invalid.keys() - self._invalid.keys():
             logger.warning("scorer %s waits: %s", key, invalid[key].invalid)
         self._invalid = invalid
-        for key in [key for key, progress in known.items() if progress.ended]:
-            self._epochs[key] = known.pop(key).epochs
         for key in [*valid, *(self._left.keys() - valid.keys() - invalid.keys())]:
             if key not in known:
                 known[key] = self._begin(key, valid.get(key), newest)
+        self._adopt_backfills(known, backfills)
         for key, progress in known.items():
             now = valid.get(key, invalid.get(key))
-            if progress.stopped_at is None and not _is_the_same(progress.scorer, now):
+            live = progress.window is None
+            if live and progress.stopped_at is None and not _is_the_same(progress.scorer, now):
                 progress.stopped_at = newest
             if progress.stopped_at is not None:
                 stop(progress, self._retries, self._index)
@@ -256,6 +248,30 @@ class Scoring:
         self._spending.limit(going_on, newest)
         for key in valid.keys() & going_on.keys():
             self._open_epoch(going_on[key])
+
+    def _forget_ended(self, known: dict[str, Progress]) -> None:
+        for key in [key for key, progress in known.items() if progress.ended]:
+            self._epochs[key] = known.pop(key).epochs
+
+    def _adopt_backfills(self, known: dict[str, Progress], backfills: dict[str, Run]) -> None:
+        """Stop those that are done, or that are not to go on."""
+        for key, run in backfills.items():
+            if key not in known:
+                if run.goes_on:  # it is not valid now
+                    continue
+                known[key] = self._begin(key, run.scorer, 0)
+            progress = known[key]
+            progress.window, progress.rescore = run.window, run.rescore
+            if progress.stopped_at is not None:
+                continue
+            last = run.window.last
+            if not run.goes_on:
+                if progress.epochs.current is None:
+                    self._open_epoch(progress)
+                progress.stopped_at = max(last, progress.reached)
+            elif progress.saved is not None and progress.cursor >= last:
+                waits = progress.batches or progress.retried or self._retries.count(key)
+                progress.stopped_at = None if waits else progress.cursor
 
     def _open_epoch(self, progress: Progress) -> None:
         """Open one if the scorer, or what its budget allows, is not what the last one says."""
@@ -274,7 +290,9 @@ class Scoring:
     def _begin(self, key: str, scorer: ActiveScorer | None, newest: int) -> Progress:
         """A scorer that has become active, or that an earlier engine has left."""
         saved = self._left.pop(key, None)
-        cursor = newest if saved is None else saved
+        cursor = saved
+        if cursor is None:
+            cursor = 0 if is_backfill(key) else newest
         epochs = self._epochs.get(key, Epochs())
         last = epochs.current
         before = left_behind(key, epochs)
@@ -287,18 +305,13 @@ class Scoring:
 
     def _wait(self, known: dict[str, Progress]) -> bool:
         """Wait a little for the scores that come next; False if none are under way."""
-        awaited = [one.batches[0].future for one in known.values() if one.batches]
+        awaited: list[Future[Any] | None] = [one.reading for one in known.values()]
+        awaited += [one.batches[0].future for one in known.values() if one.batches]
         awaited += [batch.future for one in known.values() for batch in one.retried]
         pending = [future for future in awaited if future is not None and not future.done()]
         if pending:
             wait(pending, _WAIT_SECONDS, FIRST_COMPLETED)
         return bool(pending)
-
-
-def _rate(progress: Progress) -> float:
-    """The rate that holds now."""
-    epoch = progress.epochs.current
-    return progress.scorer.sample_rate if epoch is None else epoch.rate
 
 
 def _is_the_same(before: ActiveScorer, now: ActiveScorer | None) -> bool:

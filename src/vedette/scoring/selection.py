@@ -31,7 +31,8 @@ class Choice:
     Attributes:
         decision: ``selected``, or one that needs no scorer.
         count: units to be counted: 1, or -1 to take back what was counted before.
-        open: annotations may yet change it: it leaves a row, not a count.
+        open: it leaves a row, not a count: annotations may yet change it, or it is reused.
+        scores: those that are reused, as decisions have them.
     """
 
     unit: CompletedUnit
@@ -41,6 +42,7 @@ class Choice:
     draw: float = 0.0
     count: int = 1
     open: bool = False
+    scores: str = "[]"
 
 
 class Selection:
@@ -101,11 +103,11 @@ class Selection:
                 choices.append(Choice(unit, decision, epoch))
             else:
                 candidates.append(unit)
-        choices += self._sampled(epoch, candidates)
+        choices += self._sampled(epoch, candidates, live=scorer.job is None)
         for then, members in annotated.values():
             choices += [
                 choice
-                for choice in self._sampled(then, members)
+                for choice in self._sampled(then, members, live=True)
                 if (choice.decision, choice.stratum) != before[choice.unit.position]
             ]
         return sorted(choices, key=lambda choice: choice.unit.position)
@@ -171,9 +173,9 @@ class Selection:
         )
         return row
 
-    def _sampled(self, epoch: Epoch, units: Sequence[CompletedUnit]) -> list[Choice]:
+    def _sampled(self, epoch: Epoch, units: Sequence[CompletedUnit], *, live: bool) -> list[Choice]:
         """Filter and hash decide."""
-        is_open = _follows_annotations(epoch) and not epoch.of_sessions
+        is_open = live and _follows_annotations(epoch) and not epoch.of_sessions
         return [
             replace(choice, open=is_open and choice.decision != SELECTED)
             for choice in self._drawn(epoch, units)

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from vedette.intake.records import DecisionRow
+from vedette.intake.records import DecisionRow, Stream
 from vedette.named_sql import statements
 from vedette.scoring.account import Account, Look
-from vedette.scoring.budget import UNLIMITED, UNPRICED, Cap, Room, Spent, allow
+from vedette.scoring.budget import SPARE, UNLIMITED, UNPRICED, Allowance, Cap, Room, Spent, allow
 from vedette.scoring.progress import Progress
 from vedette.traces.index import TraceIndex
 
@@ -18,10 +18,15 @@ _SQL = statements("vedette.scoring", "summary")
 _DAY_SECONDS = 86_400.0
 _TRAFFIC_SECONDS = 900.0  # of traffic that tell what the rest of the day brings
 _LOOK_SECONDS = 1.0  # between looks at what is spent
+_MINUTE = 60.0
+_ONE_BY_ONE = "Its first units are scored one by one: what they take is not known yet."
 
 
 class Spending:
     """The accounts of all scorers, and the cap on all together.
+
+    A backfill spends its scorer's budget, but only what live scoring is not expected to need: it
+    waits, and its rate stays what it is.
 
     The day is that of the clock on the wall; all else goes by one that is never put back.
     """
@@ -64,22 +69,29 @@ class Spending:
         window = self._cap.window(calls)[1]
         of_all = sum((one.spent(window, look) for one in self._accounts.values()), Spent())
         self._room = Room.under(self._cap, of_all, calls, now - self._began)
-        for key, progress in judges.items():
-            self._allow(self._accounts[key], progress, of_all, look)
+        for progress in judges.values():
+            if progress.window is None:
+                self._allow(progress, of_all, look)
+            else:
+                self._spare(progress, window, look)
         for account in self._accounts.values():
             account.forget(now - max(window, account.window))
 
     def has_room(self, progress: Progress) -> bool:
         """Whether another unit of the scorer may begin."""
-        return self._most(progress) >= 1
+        return self.room(progress) >= 1
 
     def take(self, progress: Progress, units: int) -> int:
         """Units of the scorer are to begin; how many may. They count as under way from now on."""
-        granted = int(max(0.0, min(units, self._most(progress))))
+        granted = int(max(0.0, min(units, self.room(progress))))
         if progress.scorer.is_judge:
             account = self._account(progress.scorer.key)
             account.under_way += granted
-            for room in (account.room, self._room):
+            for room in (
+                *(one.room for one in self._of_scorer(progress.scorer.stream.live)),
+                *(one.spare for one in self._accounts.values()),
+                self._room,
+            ):
                 room.take(granted, account.each)
         return granted
 
@@ -109,12 +121,13 @@ class Spending:
             self._looked_at = float("-inf")
             self._room = Room(calls=0.0, dollars=0.0)
 
-    def _most(self, progress: Progress) -> float:
+    def room(self, progress: Progress) -> float:
         """How many units may begin."""
         if not progress.scorer.is_judge:
             return float("inf")
         account = self._account(progress.scorer.key)
-        most = min(room.units(account.each) for room in (account.room, self._room))
+        rooms = account.room, account.spare, self._room
+        most = min(room.units(account.each) for room in rooms)
         if self._is_to_learn(account):
             return min(most, 1 - account.under_way)
         return most
@@ -144,9 +157,49 @@ class Spending:
             account.changed_at = float("-inf")
         account.cap = cap
 
-    def _allow(self, account: Account, progress: Progress, of_all: Spent, look: Look) -> None:
+    def _of_scorer(self, live: str, *, jobs: bool = True) -> list[Account]:
+        """The accounts of a scorer: its live one, and those of its backfills."""
+        return [
+            one
+            for key, one in self._accounts.items()
+            if key == live or (jobs and Stream.of(key).live == live)
+        ]
+
+    def _spare(self, progress: Progress, window: float, look: Look) -> None:
+        """Set what a backfill may spend until the next look: what live scoring leaves."""
+        stream = progress.scorer.stream
+        account, known = self._account(stream.key), look.at - self._began
+        each = account.each
+        everyone = self._accounts.items()
+        own = _beside(
+            self._of_scorer(stream.live),
+            self._of_scorer(stream.live, jobs=False),
+            account.window,
+            look,
+        )
+        of_all = _beside(
+            [one for _, one in everyone],
+            [one for key, one in everyone if Stream.of(key).job is None],
+            window,
+            look,
+        )
+        account.room = Room.under(account.cap, own, each.calls, known)
+        account.spare = Room.under(self._cap, of_all, each.calls, known)
+        reason = None
+        if not self.has_room(progress):
+            reason = (
+                account.room.why_full(account.cap, own, each)
+                or account.spare.why_full(self._cap, of_all, each)
+                or _ONE_BY_ONE
+            )
+        progress.allowance = Allowance(factor=1.0, reason=reason)
+        progress.hint = UNPRICED if account.unpriced and self._counts_dollars(account) else None
+
+    def _allow(self, progress: Progress, of_all: Spent, look: Look) -> None:
         """Set what a scorer may spend until the next look."""
-        each, own = account.each, account.spent(account.window, look)
+        account = self._account(progress.scorer.key)
+        each, accounts = account.each, self._of_scorer(progress.scorer.key)
+        own = sum((one.spent(account.window, look) for one in accounts), Spent())
         account.room = Room.under(account.cap, own, each.calls, look.at - self._began)
         factor = account.factor or 0.0
         allowance = allow(
@@ -163,7 +216,7 @@ class Spending:
             reason = (
                 account.room.why_full(account.cap, own, each)
                 or self._room.why_full(self._cap, of_all, each)
-                or "Its first units are scored one by one: what they take is not known yet."
+                or _ONE_BY_ONE
             )
             allowance = replace(allowance, reason=reason)
         progress.allowance = allowance
@@ -195,3 +248,19 @@ class Spending:
 
     def _account(self, scorer: str) -> Account:
         return self._accounts.setdefault(scorer, Account())
+
+
+def _beside(
+    accounts: Iterable[Account], live: Iterable[Account], window: float, look: Look
+) -> Spent:
+    """What falls under a cap for a backfill, with what is expected of live scoring: the rest of the
+    day's dollars, and its calls within the cap's window."""
+    spent = sum((one.spent(window, look) for one in accounts), Spent())
+    ahead = sum((one.spent(window, look) for one in live), Spent())
+    calls = ahead.calls_per_minute * window / _MINUTE if ahead.calls_per_minute else 0.0
+    return replace(
+        spent,
+        # With some to spare: else an estimate a little higher would lower the rate of live scoring
+        dollars_under_way=spent.dollars_under_way + SPARE * ahead.dollars_to_come,
+        calls=spent.calls + max(0.0, calls - ahead.calls),
+    )

@@ -8,15 +8,17 @@ that name begins with nothing of this one's.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
-from vedette.intake.records import CountRow
+from vedette.intake.records import CountRow, Stream
 from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.arrival_order import arrived_until
+from vedette.scoring.batches import Batch
 from vedette.scoring.commit import empty_record
 from vedette.scoring.epochs import BASE_STRATUM, Epoch, Epochs
 from vedette.scoring.outcomes import Left
-from vedette.scoring.progress import Batch, Progress
+from vedette.scoring.progress import Progress
 from vedette.scoring.retries import Retries
 from vedette.traces.index import TraceIndex
 
@@ -42,11 +44,12 @@ def stop(progress: Progress, retries: Retries, index: TraceIndex) -> None:
 
 def left_behind(key: str, epochs: Epochs) -> ActiveScorer:
     """A scorer that isn't started any more, as far as its epochs tell of it."""
-    experiment_id, _, name = key.partition("/")
+    stream = Stream.of(key)
     last = epochs.current
     return ActiveScorer(
-        experiment_id=experiment_id,
-        name=name,
+        experiment_id=stream.experiment_id,
+        name=stream.scorer,
+        job=stream.job,
         version=0 if last is None else last.version,
         serialized='{"is_session_level_scorer": true}' if last and last.of_sessions else "{}",
         sample_rate=0.0,
@@ -71,6 +74,9 @@ def _draft_last(progress: Progress, index: TraceIndex) -> None:
 
 def _counts(progress: Progress, epoch: Epoch, begin: int, index: TraceIndex) -> list[CountRow]:
     """What was complete at the stop and had not had its turn."""
+    if progress.window is not None:
+        assert progress.stopped_at is not None
+        return _rows(epoch, progress.window.by_hour(index, progress.cursor, progress.stopped_at))
     values = {
         "after": progress.cursor,
         "until": progress.stopped_at,
@@ -78,6 +84,10 @@ def _counts(progress: Progress, epoch: Epoch, begin: int, index: TraceIndex) -> 
         "experiment_id": int(progress.scorer.experiment_id),
         "of_sessions": epoch.of_sessions,
     }
+    return _rows(epoch, index.connection().execute(_SQL["left"], values))
+
+
+def _rows(epoch: Epoch, by_hour: Iterable[tuple[int, int]]) -> list[CountRow]:
     return [
         CountRow(
             epoch=epoch.number,
@@ -86,5 +96,5 @@ def _counts(progress: Progress, epoch: Epoch, begin: int, index: TraceIndex) -> 
             decision=_STOPPED.decision,
             units=units,
         )
-        for hour, units in index.connection().execute(_SQL["left"], values)
+        for hour, units in by_hour
     ]

@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from vedette.intake.records import Stream
 from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
 
 _SQL = statements("vedette.scoring", "summary")
 _DAY_SECONDS = 86_400
+_NOTHING = (0, 0.0, 0, 0)
 _SELECTED = ("scored", "failed", "retrying", "budget")
 
 
@@ -41,7 +43,10 @@ def scorers_summary(
     # Their counts include units that were never drawn
     left = dict(connection.execute(_SQL["left"]).fetchall())
     day = {"day": int(now // _DAY_SECONDS)}
-    costs = {key: spent for key, *spent in connection.execute(_SQL["costs"], day)}
+    costs: dict[str, list[float]] = {}
+    for key, *spent in connection.execute(_SQL["costs"], day):  # its backfills' are its own
+        live = Stream.of(key).live
+        costs[live] = [a + b for a, b in zip(costs.get(live, _NOTHING), spent, strict=True)]
     cursors = {
         key: (waiting, oldest) for key, waiting, oldest in connection.execute(_SQL["cursors"])
     }
@@ -49,12 +54,14 @@ def scorers_summary(
     known = {scorer.key: scorer for scorer in active}
     rows = []
     for key in sorted(known.keys() | counts.keys()):
-        experiment_id, _, name = key.partition("/")
+        experiment_id, name, job = Stream.of(key)
+        if job is not None:
+            continue
         scorer = known.get(key)
         made = counts.get(key, {})
         waiting, oldest = cursors.get(key, (0, None))
         epoch, rate = epochs.get(key, (None, None))
-        calls, cost, input_tokens, output_tokens = costs.get(key, (0, 0.0, 0, 0))
+        calls, cost, input_tokens, output_tokens = costs.get(key, _NOTHING)
         told = engine.get(key, {})
         rows.append(
             {

@@ -17,7 +17,7 @@ WHERE session_id = :session_id AND experiment_id = :experiment_id ORDER BY posit
 SELECT scorer, unit_id, unit_type, max(revision) AS revision, version, epoch, stratum, inclusion_probability,
   draw, decision, scores, error_code, error, attempts, next_attempt_ms, milliseconds, worker, model,
   cost_usd, completed_ms, decided_ms, origin
-FROM decisions WHERE unit_id = :unit_id GROUP BY scorer;
+FROM decisions WHERE unit_id = :unit_id GROUP BY scorer ORDER BY decided_ms;
 
 -- name: ahead
 SELECT count(*) FROM completed WHERE position > :cursor AND position <= :place;
@@ -40,7 +40,8 @@ SELECT scorer, max(day), cost_usd / calls FROM scorer_costs WHERE cost_usd > 0 G
 -- name: cursors
 SELECT c.scorer, (SELECT count(*) FROM completed u WHERE u.position > c.position),
   (SELECT completed_ms FROM completed u WHERE u.position > c.position ORDER BY position LIMIT 1)
-FROM scorer_cursors c;
+FROM scorer_cursors c
+WHERE instr(substr(c.scorer, 1, instr(c.scorer, '/')), ':') = 0;  -- of no backfill: they lie far back
 
 -- name: last_epochs
 SELECT scorer, max(epoch), rate FROM scorer_epochs GROUP BY scorer;

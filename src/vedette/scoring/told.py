@@ -7,6 +7,8 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from vedette.intake.records import Stream
+
 _LAG_SECONDS = 300.0  # above which it is told
 
 
@@ -28,6 +30,18 @@ def scorer_warnings(scorers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 f"{scorer['in_flight']} units are being scored, {scorer['retrying']} wait to be "
                 "tried again"
             )
+
+
+def backfill_warnings(streams: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What keeps backfills from going on.
+
+    Args:
+        streams: by key, as the engine publishes them.
+    """
+    for key, told in streams.items():
+        stream = Stream.of(key)
+        if told["problem"]:
+            yield f"backfill {stream.job} of scorer {stream.live} waits: {told['problem']}"
 
 
 # What counts up: name, key in a row of `scorers_summary`, help

@@ -6,17 +6,17 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from vedette.intake.records import AssessmentRow, DecisionRow
+from vedette.intake.records import AssessmentRow, DecisionRow, Stream
 from vedette.named_sql import statements
 from vedette.scoring.active import ActiveScorer
 from vedette.scoring.answers import failed_row
 from vedette.scoring.backoff import given_up, next_try
+from vedette.scoring.batches import Attempt
 from vedette.scoring.completion import newest_revision, session_traces
 from vedette.scoring.ids import assessment_id
 from vedette.scoring.outcomes import Outcome, Usage
-from vedette.scoring.progress import Attempt
 from vedette.scoring.retries import Retries
 from vedette.scoring.selection import Choice
 from vedette.scoring.spending import Spending
@@ -28,6 +28,16 @@ _VALUE_LIMIT = 2_000  # characters of a score's value that the ledger repeats
 _ERROR_LIMIT = 1_000
 _REMEMBERED = 10_000  # sessions
 _NO_USAGE = Usage(calls=0, input_tokens=None, output_tokens=None, cost_usd=None, model=None)
+
+
+class _Before(NamedTuple):
+    """A decision on a unit, see `DecisionRow`."""
+
+    revision: int
+    version: int
+    decision: str
+    decided_ms: int
+    scores: str
 
 
 class Verdicts:
@@ -54,7 +64,10 @@ class Verdicts:
         first = attempt.first_ms or now
         again: int | None = None
         answers = outcome.rows
-        superseded = self._has_newer(scorer, attempt)
+        before: list[_Before] = []
+        if attempt.revision or scorer.job is not None:
+            before = self._before(scorer, attempt)
+        superseded = self._has_newer(scorer, attempt) or _is_outdated(scorer, attempt, before)
         if superseded:
             answers = []
         elif outcome.retry is not None:
@@ -76,8 +89,8 @@ class Verdicts:
             decision = "retrying"
         else:
             decision = "failed" if code is not None else "scored"
-            if attempt.unit_type == "session":
-                rows += self._invalidated(scorer, attempt, rows)
+            if attempt.unit_type == "session" or scorer.job is not None:
+                rows += self._invalidated(scorer, attempt, rows, before)
         decided = _decision(scorer, attempt, decision, now)
         decided["scores"] = _scores(rows)
         decided["error_code"], decided["error"] = code, message
@@ -89,10 +102,11 @@ class Verdicts:
         return decided, rows
 
     def undrawn(self, scorer: ActiveScorer, choice: Choice) -> DecisionRow:
-        """The decision on a unit that isn't selected, but may be when its annotations change."""
+        """The decision on a unit that isn't selected, but may be when its annotations change, or
+        whose scores are reused."""
         now = int(time.time() * 1000)
         decided = _decision(scorer, Attempt.first(choice), choice.decision, now)
-        decided["attempts"] = 0
+        decided["attempts"], decided["scores"] = 0, choice.scores
         return decided
 
     def over_budget(self, scorer: ActiveScorer, attempt: Attempt, reason: str) -> DecisionRow:
@@ -144,35 +158,54 @@ class Verdicts:
             self._index, scorer.experiment_id, attempt.unit_id
         )
 
+    def _before(self, scorer: ActiveScorer, attempt: Attempt) -> list[_Before]:
+        """What was decided of the unit, and of earlier revisions, by any stream of the scorer."""
+        live = scorer.stream.live
+        values = {"unit_id": attempt.unit_id, "revision": attempt.revision}
+        found = self._index.connection().execute(_SQL["scores_before"], values)
+        return [_Before(*row) for key, *row in found if Stream.of(key).live == live]
+
     def _invalidated(
-        self, scorer: ActiveScorer, attempt: Attempt, rows: Sequence[AssessmentRow]
+        self,
+        scorer: ActiveScorer,
+        attempt: Attempt,
+        rows: Sequence[AssessmentRow],
+        before: Sequence[_Before],
     ) -> list[AssessmentRow]:
-        """The scores of a session's earlier revisions, no longer valid; the new ones name them."""
-        unit = scorer.key, attempt.unit_id
+        """The scores of a session's earlier revisions, or those that an older version gave before a
+        backfill, no longer valid; the new ones name them."""
+        unit = scorer.stream.live, attempt.unit_id
         old = self._written.pop(unit, None)
-        if old is None and attempt.revision:
-            values = {"scorer": unit[0], "unit_id": unit[1], "revision": attempt.revision}
-            connection = self._index.connection()
-            ids = [
-                score["assessment_id"]
-                for (scores,) in connection.execute(_SQL["scores_before"], values)
-                for score in json.loads(scores)
-            ]
-            old = [row for row in assessment_rows(connection, ids) if row["valid"]]
+        if old is None:
+            ids = [score["assessment_id"] for one in before for score in json.loads(one.scores)]
+            found = assessment_rows(self._index.connection(), ids) if ids else []
+            old = [row for row in found if row["valid"]]
         new_ids = {row["assessment_id"] for row in rows}
         gone = [
             AssessmentRow({**row, "valid": False})
-            for row in old or ()
+            for row in old
             if row["assessment_id"] not in new_ids
         ]
         for row in gone:
             for new in rows:
                 if new["name"] == row["name"]:
                     new["overrides"] = row["assessment_id"]
-        self._written[unit] = list(rows)
+        if attempt.unit_type == "session":
+            self._written[unit] = list(rows)
         while len(self._written) > _REMEMBERED:
             self._written.pop(next(iter(self._written)))
         return gone
+
+
+def _is_outdated(scorer: ActiveScorer, attempt: Attempt, before: Iterable[_Before]) -> bool:
+    """Whether a later version has scored the unit since the backfill was asked for: that counts."""
+    return scorer.asked_ms is not None and any(
+        one.version > scorer.version
+        and one.revision == attempt.revision
+        and one.decision in ("scored", "failed")
+        and one.decided_ms >= scorer.asked_ms
+        for one in before
+    )
 
 
 def _decision(scorer: ActiveScorer, attempt: Attempt, decision: str, now_ms: int) -> DecisionRow:
@@ -203,7 +236,7 @@ def _decision(scorer: ActiveScorer, attempt: Attempt, decision: str, now_ms: int
         cost_usd=None,
         completed_ms=attempt.completed_ms,
         decided_ms=now_ms,
-        origin="live",
+        origin=scorer.stream.origin,
     )
 
 

@@ -7,7 +7,8 @@ memory) meets no other. The engine and a worker talk in `vedette.scoring.frames`
 direction          header                                        blobs
 =================  ============================================  ===================================
 worker -> engine   problem: None, or what keeps it from working  none; once, first
-engine -> worker   scorer: {serialized, name, version}           none; once
+engine -> worker   scorer: {serialized, name, version},          none; once
+                   backfill: whether that is what it is for
 engine -> worker   seconds: time limit of one call               `payloads`, one for each trace
 worker -> engine   rows: list[AssessmentRow],                    none; one message for each trace
                    spent: the last of this worker
@@ -28,7 +29,12 @@ from mlflow.genai.evaluation.utils import make_code_type_assessment_source
 
 from vedette.intake.records import AssessmentRow
 from vedette.scoring.call import ScorerCall
-from vedette.scoring.confinement import confine, die_with_parent, limit_processor_time
+from vedette.scoring.confinement import (
+    confine,
+    die_with_parent,
+    go_behind_live,
+    limit_processor_time,
+)
 from vedette.scoring.frames import FrameError, receive_frame, send_frame
 from vedette.scoring.isolation import Isolation, kill_all_others
 from vedette.scoring.orders import ENGINE_GONE
@@ -98,6 +104,8 @@ def serve(connection: socket.socket, tidy: Callable[[], None] | None) -> None:
     except FrameError:  # it was not needed after all
         return
     scorer = header["scorer"]
+    if header["backfill"]:
+        go_behind_live()
     call: ScorerCall | None = None
     while True:
         try:

@@ -12,10 +12,10 @@ import orjson
 from mlflow.store.tracking.utils.trace_analytics import finite_float_or_none
 
 from vedette.intake.decode import decode_spans
-from vedette.intake.records import AssessmentRow, Decisions, Record
+from vedette.intake.records import AssessmentRow, BackfillRow, Decisions, Record
 from vedette.intake.spans import DecodedSpan
 from vedette.named_sql import statements
-from vedette.traces.fold_decisions import fold_decisions
+from vedette.traces.fold_decisions import fold_backfill, fold_decisions
 from vedette.traces.state import TraceState, apply_spans, apply_start, json_object, new_trace
 
 logger = logging.getLogger(__name__)
@@ -180,6 +180,9 @@ class _Fold:
             for row in fields["put"]:
                 self._put_assessment(row)
 
+    def _backfill(self, record: Record) -> None:
+        fold_backfill(self._connection, cast(BackfillRow, record.fields))
+
     def _put_assessment(self, row: AssessmentRow) -> None:
         trace = self._traces.get(row["trace_id"])
         if trace is None:  # deleted since
@@ -318,6 +321,7 @@ _ACTIONS: dict[str, Callable[[_Fold, Record], None]] = {
     "delete_tag": _Fold._set_tag,
     "assessments": _Fold._assessments,
     "decisions": _Fold._decisions,
+    "backfill": _Fold._backfill,
     "delete_traces": _Fold._delete_traces,
     "link_run": _Fold._link,
     "unlink_run": _Fold._unlink,

@@ -7,7 +7,7 @@ from collections import Counter
 
 import orjson
 
-from vedette.intake.records import CountRow, DecisionRow, Decisions, EpochRow
+from vedette.intake.records import BackfillRow, CountRow, DecisionRow, Decisions, EpochRow
 from vedette.named_sql import statements
 
 _SQL = statements("vedette.traces", "fold_decisions")
@@ -22,6 +22,12 @@ def fold_decisions(connection: sqlite3.Connection, fields: Decisions) -> bool:
         False if it has been applied before: it moves a cursor that isn't where it should be.
     """
     return _FoldDecisions(connection, fields["scorer"]).run(fields)
+
+
+def fold_backfill(connection: sqlite3.Connection, fields: BackfillRow) -> None:
+    """Apply a ``backfill`` record: one that was cancelled stays so."""
+    values = {**fields, "scorers": orjson.dumps(fields["scorers"]).decode()}
+    connection.execute(_SQL["put_backfill"], values)
 
 
 class _FoldDecisions:

@@ -40,3 +40,10 @@ VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET calls = calls + excluded.calls,
   input_tokens = input_tokens + excluded.input_tokens,
   output_tokens = output_tokens + excluded.output_tokens, cost_usd = cost_usd + excluded.cost_usd;
+
+-- name: put_backfill
+INSERT INTO backfills (job, experiment_id, scorers, start_ms, end_ms, trace_arrival, session_arrival,
+  rescore, created_ms, cancelled_ms)
+VALUES (:job, :experiment_id, :scorers, :start_ms, :end_ms, :trace_arrival, :session_arrival,
+  :rescore, :created_ms, :cancelled_ms)
+ON CONFLICT DO UPDATE SET cancelled_ms = coalesce(cancelled_ms, excluded.cancelled_ms);

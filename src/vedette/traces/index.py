@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Of the tables in index.sql and of what the fold puts into them: raise it when either changes, and
 # the read model is rebuilt when the new code starts
-VERSION = 5
+VERSION = 6
 
 _SQL = statements("vedette.traces", "positions")
 _BATCH_BYTES = 4 * 1024 * 1024  # of journal folded in one transaction

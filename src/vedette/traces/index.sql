@@ -197,6 +197,8 @@ CREATE INDEX IF NOT EXISTS completed_by_trace ON completed (trace);
 CREATE INDEX IF NOT EXISTS completed_traces ON completed (position)
   WHERE session_id IS NULL AND arrival > 0;
 CREATE INDEX IF NOT EXISTS completed_sessions ON completed (position) WHERE session_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS completed_by_session ON completed (session_id, experiment_id, revision)
+  WHERE session_id IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS session_revisions (
   experiment_id INTEGER NOT NULL,
@@ -206,7 +208,7 @@ CREATE TABLE IF NOT EXISTS session_revisions (
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS scorer_cursors (
-  scorer TEXT PRIMARY KEY,            -- "<experiment id>/<name>"
+  scorer TEXT PRIMARY KEY,            -- the key of a Stream in vedette.intake.records; so below
   position INTEGER NOT NULL           -- every unit completed up to here is decided
 ) WITHOUT ROWID;
 
@@ -258,8 +260,24 @@ CREATE TABLE IF NOT EXISTS decisions (
 CREATE INDEX IF NOT EXISTS decisions_of_unit ON decisions (unit_id);
 CREATE INDEX IF NOT EXISTS decisions_retrying ON decisions (next_attempt_ms)
   WHERE decision = 'retrying';
+CREATE INDEX IF NOT EXISTS decisions_failed ON decisions (scorer, decided_ms)
+  WHERE decision IN ('failed', 'retrying');
 CREATE INDEX IF NOT EXISTS decisions_left ON decisions (scorer)
   WHERE decision IN ('superseded', 'stopped', 'deleted');
+
+-- History to be scored, or that was; see `BackfillRow` in vedette.intake.records.
+CREATE TABLE IF NOT EXISTS backfills (
+  job TEXT PRIMARY KEY,
+  experiment_id INTEGER NOT NULL,
+  scorers TEXT NOT NULL,              -- JSON
+  start_ms INTEGER NOT NULL,
+  end_ms INTEGER NOT NULL,
+  trace_arrival INTEGER NOT NULL,
+  session_arrival INTEGER NOT NULL,
+  rescore INTEGER NOT NULL,
+  created_ms INTEGER NOT NULL,
+  cancelled_ms INTEGER
+) WITHOUT ROWID;
 
 -- Sums of the decisions, with and without a row above: they add up to the traffic.
 CREATE TABLE IF NOT EXISTS decision_counts (

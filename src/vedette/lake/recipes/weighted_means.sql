@@ -1,16 +1,33 @@
 -- What would each scorer's mean be if it had scored every trace of the last 7 days?
 -- Each score stands for as many traces as its probability of being selected says (Hajek's
--- estimator): unbiased whatever the sampling rates were, and when.
+-- estimator): unbiased whatever the sampling rates were, and when. Where a backfill had another
+-- rate, the higher one is the probability of being selected by either.
 
-WITH decisions AS (  -- the newest of each
+WITH newest AS (  -- of each decision
   SELECT
     scorer,
+    version,
+    unit_id,
+    revision,
     decision,
     inclusion_probability,
-    scores
+    scores,
+    record_id
   FROM main.default.mlflow_monitor_decisions
   WHERE completed_at >= CURRENT_TIMESTAMP() - INTERVAL 7 DAYS AND unit_id IS NOT NULL
   QUALIFY ROW_NUMBER() OVER (PARTITION BY decision_id ORDER BY record_id DESC) = 1
+),
+decisions AS (
+  SELECT
+    scorer,
+    inclusion_probability,
+    scores
+  FROM newest
+  WHERE decision IN ('scored', 'reused')
+  QUALIFY ROW_NUMBER() OVER (
+    PARTITION BY scorer, version, unit_id, revision
+    ORDER BY inclusion_probability DESC, record_id DESC
+  ) = 1
 ),
 scores AS (
   SELECT
@@ -28,7 +45,6 @@ scores AS (
   LATERAL VIEW EXPLODE(
     FROM_JSON(scores, 'ARRAY<STRUCT<assessment_id: STRING, name: STRING, value: STRING>>')
   ) answers AS given
-  WHERE decision = 'scored'
 )
 SELECT
   scorer,
