@@ -67,6 +67,7 @@ def test_windows_are_written_as_they_are_read(seconds: int) -> None:
 )
 def test_ids_of_agent_specs(text: str, condition: Condition) -> None:
     assert parse_alert_id(text) == condition
+    assert condition.id == text
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_rule_on_a_scorer_is_looked_at_by_the_engine(
     name = mlflow.get_experiment(experiment).name  # an experiment's name does as well
     path = f"alerts/{quote(name)}/brief_below_0_80_24h"
     put = call(vedette, path, "PUT", {"severity": "critical", "slice": "tags.team = 'a'"})
-    assert (put["state"], put["severity"], put["renotify"]) == ("no_data", "critical", "1d")
+    assert (put["state"], put["severity"], put["renotify"]) == ("no_data", "critical", "24h")
     looked = vedette.wait_until(lambda: call(vedette, path)["evaluated_ms"], seconds=30)
     assert looked
     assert call(vedette, path)["why"] == "the scorer brief is not started"
