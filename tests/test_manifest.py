@@ -221,3 +221,5 @@ def test_a_threshold_is_the_alert_that_its_id_says() -> None:
     (alert,) = found.alerts
     assert alert == "s0.5_below_0_80_24h"
     assert parse_alert_id(alert).number == 0.8
+    assert only("experiment: a\nscorers: [{name: b, threshold: 0.8}]").alerts
+    assert not only("experiment: a\nscorers: [{name: b, threshold: 0.8, sampling: 0}]").alerts

@@ -191,22 +191,27 @@ class _Reader:
         scorers: Mapping[str, Scorer],
         defaults: Mapping[str, Any],
     ) -> None:
-        """A threshold is an alert, while anything is scored."""
-        thresholds = {name: (one.threshold, one.line) for name, one in suite.scorers.items()}
+        """A threshold is an alert; not of scorers that are not sampled, which are for evaluation."""
+        thresholds = {
+            name: (one.threshold, one.line)
+            for name, one in suite.scorers.items()
+            if one.threshold is not None
+        }
         for one in node.items("scorers"):
             threshold = one.get("threshold")
             if threshold is not None:
                 thresholds[one.value["name"].value] = (float(threshold.value), threshold.line)
         for name, (limit, line) in thresholds.items():
-            if limit is None:
-                continue
+            is_sampled = scorers[name].sampling
+            if name not in suite.scorers and is_sampled is None:
+                is_sampled = 1.0  # that it is may be said elsewhere
             if round(limit, 2) != limit or not 0 < limit < 1:
                 told = "must be above 0, below 1, and have two decimals at most"
                 self._wrong(line, f"the threshold of {name} {told}, not {limit:g}")
                 continue
             share = f"{limit:.2f}".replace(".", "_")
             alert_id = f"{name}_below_{share}_{THRESHOLD_WINDOW}"
-            if scorers[name].sampling and alert_id not in found:
+            if is_sampled and alert_id not in found:
                 self._add(found, alert_id, line, {**defaults, "condition": alert_id})
 
     def _add(self, found: dict[str, Alert], name: str, line: int, body: Mapping[str, Any]) -> None:

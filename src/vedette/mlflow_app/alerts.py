@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -152,10 +152,11 @@ class Alerts:
             return self._store.test(experiment_id, name)
 
     def experiment(self, given: str) -> str:
-        """The id of the experiment with this id or name."""
+        """The id of the experiment with this id; if there is none, with this name."""
+        if given.isascii() and given.isdigit() and len(given) < 19:
+            with suppress(MlflowException):
+                return str(self._control.get_experiment(given).experiment_id)
         found = self._control.get_experiment_by_name(given)
-        if found is None and given.isascii() and given.isdigit() and len(given) < 19:
-            found = self._control.get_experiment(given)  # says so if there is none
         if found is None:
             raise MlflowException(
                 f"there is no experiment with the id or name {given[:200]!r}",
