@@ -191,7 +191,7 @@ class _Reader:
         scorers: Mapping[str, Scorer],
         defaults: Mapping[str, Any],
     ) -> None:
-        """A threshold is an alert; not of scorers that are not sampled, which are for evaluation."""
+        """A threshold is an alert, but of scorers that aren't sampled: those are for evaluation."""
         thresholds = {
             name: (one.threshold, one.line)
             for name, one in suite.scorers.items()
