@@ -132,6 +132,17 @@ def test_a_bad_rule_is_refused_with_what_to_write(
     assert call(vedette, f"alerts?experiment={experiment}") == {"alerts": []}
 
 
+def test_an_id_is_not_taken_for_the_name_of_another_experiment(
+    vedette: RunningVedette, experiment: str
+) -> None:
+    other = mlflow.create_experiment(experiment)  # its name is the id of the first
+    call(vedette, f"alerts/{experiment}/{LIVENESS}", "PUT", {})
+    listed = call(vedette, f"alerts?experiment={experiment}")["alerts"]
+    assert [one["experiment_id"] for one in listed] == [experiment]
+    assert call(vedette, f"alerts?experiment={other}") == {"alerts": []}
+    call(vedette, f"alerts/{experiment}/{LIVENESS}", "DELETE")
+
+
 def test_what_is_not_there_is_answered_so(vedette: RunningVedette, experiment: str) -> None:
     for path, method, body in (
         ("alerts/no-such/x", "GET", None),

@@ -210,6 +210,21 @@ def test_what_failed_in_the_middle_is_said_and_completed_by_the_next(
     assert manifest.apply() == ["All is as the manifest says."]
 
 
+def test_several_experiments_in_one_file(manifest: Manifest) -> None:
+    other = f"{manifest.name}-other"
+    manifest.file.write_text(
+        f"experiments:\n- {{experiment: {manifest.name}, alerts: [liveness_zero_traces_15m]}}\n"
+        f"- {{experiment: {other}, scorers: [{{name: kind, guidelines: [Be kind., Be short.]}}]}}\n"
+    )
+    assert manifest.apply() == [
+        f"+ {manifest.name}: the experiment",
+        f"+ {manifest.name}: alert liveness_zero_traces_15m",
+        f"+ {other}: the experiment",
+        f"+ {other}: scorer kind: Guidelines judge",
+    ]
+    assert manifest.apply("--prune") == ["All is as the manifest says."]
+
+
 def test_targets_and_servers(manifest: Manifest, vedette: RunningVedette) -> None:
     manifest.write(f"targets: {{dev: {{url: '{vedette.url}', name_prefix: dev-}}, prod: {{}}}}")
     without = [sys.executable, "-m", "vedette", "apply", "-t"]

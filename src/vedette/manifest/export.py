@@ -32,7 +32,7 @@ def manifest_of(experiment: str, found: Found) -> str:
         document["alerts"] = [_alert(one) for _, one in sorted(found.alerts.items())]
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
     told = [
-        f"# {name} tells {', '.join(one['notify'])}: say notify to change that\n"
+        f"# {name!r} tells {', '.join(one['notify'])}: say notify to change that\n"
         for name, one in sorted(found.alerts.items())
         if one["notify"]
     ]
