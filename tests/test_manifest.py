@@ -135,6 +135,7 @@ alerts:
         ("experiment: a\nscorers: [{name: b, guidelines: c, question: d}]", 2, "leave one out"),
         ("experiment: a\nscorers: [{name: b, question: '{{ nonsense }}'}]", 2, "can't be made"),
         ("experiment: a\nscorers: [{name: b, sampling: 1, threshold: 0.855}]", 2, "two decimals"),
+        ("experiment: a\njudge_model: gpt\nscorers:\n- {name: b, question: c}", 4, "provider:/mod"),
         ("experiment: a\narchival: {table: traces}", 2, "catalog.schema.table"),
         ("experiment: a\nrollback: https://b", 2, "goes with a rollback trigger"),
         (GOVERNANCE.replace("< 0.80", "is bad"), 9, "can't be understood"),

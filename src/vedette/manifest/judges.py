@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow.exceptions import MlflowException
 
+_MODEL = re.compile(r"[A-Za-z0-9_.-]+:/\S+")
 _CONTEXT = "\n\nThe request: {{ inputs }}\n\nThe response: {{ outputs }}"
 
 
@@ -67,11 +69,14 @@ class Judge:
 
 
 def require_judge(judge: Judge) -> None:
-    """Refuse what MLflow makes no scorer of.
+    """Refuse what MLflow makes no scorer of, or has no model for.
 
     Raises:
         JudgeError: it says why.
     """
+    if judge.model is not None and not _MODEL.fullmatch(judge.model):
+        told = f"the model {judge.model!r:.100} of {judge.name} is none"
+        raise JudgeError(f"{told}: write provider:/model, such as openai:/gpt-4.1-mini")
     judge.scorer()
 
 

@@ -119,7 +119,7 @@ class _Plan:
                 require_scorer(parse_alert_id(alert.body["condition"]), known)
             except AlertIdError as error:
                 self._wrong(alert.line, str(error))
-        rates = {} if self._prune else {n: one.sampling for n, one in self._found.scorers.items()}
+        rates = {n: one.sampling for n, one in self._found.scorers.items() if n in known}
         rates |= {n: one.sampling for n, one in declared.items() if one.sampling is not None}
         active = sum(rate > 0 for rate in rates.values())
         if active > (most := self._server.most_active()):
