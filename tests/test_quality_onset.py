@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vedette.quality.beta_binomial import evidence_below
-from vedette.quality.onset import Wealth, advance, begin
+from vedette.quality.onset import FROM_THE_START, Wealth, advance, begin
 
 ALARM = math.log(20)
 
@@ -86,7 +86,7 @@ def test_it_does_not_matter_how_many_come_at_a_time(
 
 def test_from_the_start_it_is_the_beta_binomial_mixture() -> None:
     wealth = advance(begin(), np.zeros(30), np.ones(30), np.zeros(30), 0.8, 1.0)
-    alone = math.log(0.8) + float(evidence_below(0, 30, 0.8))
+    alone = math.log(FROM_THE_START) + float(evidence_below(0, 30, 0.8))
     assert wealth.log_e(0.8) == pytest.approx(alone, abs=0.01)
 
 

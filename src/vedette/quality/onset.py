@@ -12,7 +12,7 @@ from vedette.quality.beta_binomial import evidence_below
 from vedette.quality.estimate import FloatArray
 from vedette.quality.off_policy import log_gains
 
-FROM_THE_START = 0.8  # of the wealth; the rest is for what begins later
+FROM_THE_START = 0.9  # of the wealth; the rest is for what begins later
 _BETS = 6  # of `vedette.quality.off_policy`
 
 
@@ -63,7 +63,7 @@ def advance(
 ) -> Wealth:
     """The wealth after more scores.
 
-    It is a mixture of e-processes: one from the start with 0.8 of the wealth, and one from each
+    It is a mixture of e-processes: one from the start with 0.9 of the wealth, and one from each
     score on with what falls to the time before it of the rest, so that it neither tires in good
     times nor raises more false alarms the longer it runs: P(ever 1 / alpha in the period) <= alpha
     for every course of means at or above the limit (Ville, see `vedette.quality.beta_binomial`). A
