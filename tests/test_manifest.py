@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vedette.alerts.grammar import parse_alert_id
@@ -154,6 +154,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     assert [line for line, _ in found] == [2, 2, 3]
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=80)
     | st.recursive(

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vedette.quality.beta_binomial import evidence_below
@@ -67,6 +67,7 @@ def test_a_changed_rate_raises_nothing() -> None:
     assert alarms <= 4
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.sampled_from([1.0, 2.0])), min_size=1, max_size=40),
     st.integers(0, 40),
