@@ -245,7 +245,11 @@ def test_each_change_is_told_once_across_kills(
         process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(pause.uniform(0.3, 0.6))
+        enough = len(receiver.received) + pause.randint(6, 20)
+        deadline = time.monotonic() + 60
+        while len(receiver.received) < enough and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(pause.uniform(0, 0.01))
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vedette.alerts.grammar import (
@@ -36,11 +36,13 @@ CONDITIONS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(CONDITIONS)
 def test_an_id_means_the_condition_that_wrote_it(condition: Condition) -> None:
     assert parse_alert_id(condition.id) == condition
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(max_size=60), CONDITIONS.map(lambda one: one.id[:-1] + "w")))
 def test_any_other_text_is_refused_with_what_to_write(text: str) -> None:
     with pytest.raises(AlertIdError) as refused:
@@ -49,6 +51,7 @@ def test_any_other_text_is_refused_with_what_to_write(text: str) -> None:
     assert any(form in told for form in FORMS) or "window" in told
 
 
+@settings(deadline=None)
 @given(WINDOWS)
 def test_windows_are_written_as_they_are_read(seconds: int) -> None:
     assert parse_window(format_window(seconds)) == seconds
@@ -67,6 +70,7 @@ def test_windows_are_written_as_they_are_read(seconds: int) -> None:
 )
 def test_ids_of_agent_specs(text: str, condition: Condition) -> None:
     assert parse_alert_id(text) == condition
+    assert condition.id == text
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_rule_on_a_scorer_is_looked_at_by_the_engine(
     name = mlflow.get_experiment(experiment).name  # an experiment's name does as well
     path = f"alerts/{quote(name)}/brief_below_0_80_24h"
     put = call(vedette, path, "PUT", {"severity": "critical", "slice": "tags.team = 'a'"})
-    assert (put["state"], put["severity"], put["renotify"]) == ("no_data", "critical", "1d")
+    assert (put["state"], put["severity"], put["renotify"]) == ("no_data", "critical", "24h")
     looked = vedette.wait_until(lambda: call(vedette, path)["evaluated_ms"], seconds=30)
     assert looked
     assert call(vedette, path)["why"] == "the scorer brief is not started"
@@ -130,6 +130,17 @@ def test_a_bad_rule_is_refused_with_what_to_write(
     status, message = refused(vedette, f"alerts/{experiment}/{quote(name)}", "PUT", body)
     assert (status, told in message) == (400, True), message
     assert call(vedette, f"alerts?experiment={experiment}") == {"alerts": []}
+
+
+def test_an_id_is_not_taken_for_the_name_of_another_experiment(
+    vedette: RunningVedette, experiment: str
+) -> None:
+    other = mlflow.create_experiment(experiment)  # its name is the id of the first
+    call(vedette, f"alerts/{experiment}/{LIVENESS}", "PUT", {})
+    listed = call(vedette, f"alerts?experiment={experiment}")["alerts"]
+    assert [one["experiment_id"] for one in listed] == [experiment]
+    assert call(vedette, f"alerts?experiment={other}") == {"alerts": []}
+    call(vedette, f"alerts/{experiment}/{LIVENESS}", "DELETE")
 
 
 def test_what_is_not_there_is_answered_so(vedette: RunningVedette, experiment: str) -> None:

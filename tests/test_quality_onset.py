@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vedette.quality.beta_binomial import evidence_below
-from vedette.quality.onset import Wealth, advance, begin
+from vedette.quality.onset import FROM_THE_START, Wealth, advance, begin
 
 ALARM = math.log(20)
 
@@ -51,7 +51,7 @@ def test_what_falls_after_half_a_month_is_found() -> None:
     runs = np.hstack([healthy, fallen])
     late = [first_alarm(run, 0.8, np.ones(4320), 10) - 2160 for run in runs]
     assert min(late) > 0
-    assert np.median(late) < 400
+    assert np.median(late) < 450  # log(2160 / 0.05) / divergence is 378: see the docstring
 
 
 def test_a_changed_rate_raises_nothing() -> None:
@@ -67,6 +67,7 @@ def test_a_changed_rate_raises_nothing() -> None:
     assert alarms <= 4
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.sampled_from([1.0, 2.0])), min_size=1, max_size=40),
     st.integers(0, 40),
@@ -86,7 +87,7 @@ def test_it_does_not_matter_how_many_come_at_a_time(
 
 def test_from_the_start_it_is_the_beta_binomial_mixture() -> None:
     wealth = advance(begin(), np.zeros(30), np.ones(30), np.zeros(30), 0.8, 1.0)
-    alone = math.log(0.8) + float(evidence_below(0, 30, 0.8))
+    alone = math.log(FROM_THE_START) + float(evidence_below(0, 30, 0.8))
     assert wealth.log_e(0.8) == pytest.approx(alone, abs=0.01)
 
 

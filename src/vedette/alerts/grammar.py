@@ -131,7 +131,9 @@ def parse_window(text: str, where: str | None = None) -> int:
 
 
 def format_window(seconds: int) -> str:
-    """The inverse of `parse_window`, in the largest unit that divides it."""
+    """The inverse of `parse_window`, in the largest unit that divides it; a day is ``24h``."""
+    if seconds == _UNITS["d"]:
+        return "24h"
     unit = next(unit for unit in "dhm" if seconds % _UNITS[unit] == 0)
     return f"{seconds // _UNITS[unit]}{unit}"
 

@@ -232,5 +232,5 @@ def _rollback(given: Mapping[str, Any]) -> str | None:
 
 
 def _renotify(given: Mapping[str, Any]) -> int:
-    value = _text(given, "renotify", "1d")
+    value = _text(given, "renotify", "24h")
     return 0 if value == "never" else parse_window(value, "renotify")

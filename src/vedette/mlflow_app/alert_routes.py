@@ -39,7 +39,12 @@ def alert_routes(alerts: Alerts) -> list[Route]:
             return await _answer(lambda: alerts.remove(*where))
         if request.method == "PUT":
             body = await _body(request)
-            return await _answer(lambda: alerts.put(*where, body()))
+            keep = "keep_channels" in request.query_params
+            if "dry_run" in request.query_params:
+                return await _answer(
+                    lambda: {"changes": alerts.changes(*where, body(), keep_channels=keep)}
+                )
+            return await _answer(lambda: alerts.put(*where, body(), keep_channels=keep))
         return await _answer(lambda: alerts.show(*where))
 
     async def answer_act(request: Request) -> Response:

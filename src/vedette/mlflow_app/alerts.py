@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import (
 from vedette.alerts.channels import shown
 from vedette.alerts.control import AlertsUnavailable
 from vedette.alerts.grammar import AlertIdError, format_window, parse_window
-from vedette.alerts.rules import RuleError, checked_rule
+from vedette.alerts.rules import Rule, RuleError, checked_rule
 from vedette.alerts.silences import EVERY
 from vedette.alerts.store import AlertStore, UnknownRule, Watched
 from vedette.mlflow_app.plane import TracePlane
@@ -54,13 +54,52 @@ class Alerts:
             found["deliveries"] = self._deliveries(experiment_id, name)
             return found
 
-    def put(self, experiment: str, name: str, body: Any) -> dict[str, Any]:
-        """Add a rule, or change it; ``body`` as in `vedette.alerts.rules.checked_rule`."""
+    def put(
+        self, experiment: str, name: str, body: Any, *, keep_channels: bool = False
+    ) -> dict[str, Any]:
+        """Add a rule, or put it in the place of the one of its name.
+
+        Args:
+            body: as in `vedette.alerts.rules.checked_rule`.
+            keep_channels: whom a rule tells, and its rollback, stay where the body leaves them out:
+                they hold tokens, which nobody is told.
+        """
         with _told(name):
             experiment_id = self.experiment(experiment)
             scorers = {one.scorer_name for one in self._control.list_scorers(experiment_id)}
-            self._store.put(checked_rule(experiment_id, name, body, scorers))
+            rule = self._wanted(experiment_id, name, body, scorers, keep_channels)
+            self._store.put(rule)
             return self._document(self._store.rule(experiment_id, name))
+
+    def changes(
+        self, experiment: str, name: str, body: Any, *, keep_channels: bool = False
+    ) -> list[str]:
+        """What `put` would change, as names of fields; "alert": there is no such rule yet. Scorers
+        that aren't registered are not asked for: they may be by then."""
+        with _told(name):
+            experiment_id = self.experiment(experiment)
+            rule = self._wanted(experiment_id, name, body, None, keep_channels)
+            try:
+                before = self._store.rule(experiment_id, name).rule.document()
+            except UnknownRule:
+                return ["alert"]
+            return [field for field, value in rule.document().items() if before[field] != value]
+
+    def _wanted(
+        self,
+        experiment_id: str,
+        name: str,
+        body: Any,
+        scorers: Collection[str] | None,
+        keep_channels: bool,
+    ) -> Rule:
+        if keep_channels and isinstance(body, Mapping):
+            try:
+                known = self._store.rule(experiment_id, name).rule
+                body = {"notify": list(known.notify), "rollback": known.rollback, **body}
+            except UnknownRule:
+                pass
+        return checked_rule(experiment_id, name, body, scorers)
 
     def remove(self, experiment: str, name: str) -> None:
         """Remove a rule."""
@@ -113,10 +152,11 @@ class Alerts:
             return self._store.test(experiment_id, name)
 
     def experiment(self, given: str) -> str:
-        """The id of the experiment with this id or name."""
+        """The id of the experiment with this id; if there is none, with this name."""
+        if given.isascii() and given.isdigit() and len(given) < 19:
+            with suppress(MlflowException):
+                return str(self._control.get_experiment(given).experiment_id)
         found = self._control.get_experiment_by_name(given)
-        if found is None and given.isascii() and given.isdigit() and len(given) < 19:
-            found = self._control.get_experiment(given)  # says so if there is none
         if found is None:
             raise MlflowException(
                 f"there is no experiment with the id or name {given[:200]!r}",

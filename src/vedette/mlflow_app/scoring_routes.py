@@ -31,7 +31,8 @@ def scoring_routes(plane: TracePlane, reads: ScoringReads) -> list[Route]:
             rows = await run_in_threadpool(reads.scorers, request.query_params.get("experiment_id"))
         except MlflowException as error:
             return _refusal(error)
-        return JSONResponse({"scorers": rows})
+        most = plane.settings.max_active_scorers
+        return JSONResponse({"scorers": rows, "max_active_scorers": most})
 
     async def answer_explain(request: Request) -> Response:
         trace_id = request.path_params["trace_id"]

@@ -12,7 +12,7 @@ from vedette.quality.beta_binomial import evidence_below
 from vedette.quality.estimate import FloatArray
 from vedette.quality.off_policy import log_gains
 
-_FROM_THE_START = 0.8  # of the wealth; the rest is for what begins later
+FROM_THE_START = 0.9  # of the wealth; the rest is for what begins later
 _BETS = 6  # of `vedette.quality.off_policy`
 
 
@@ -35,13 +35,13 @@ class Wealth(NamedTuple):
 
     def log_e(self, limit: float) -> float:
         """The log of the e-value: alarm at log(1 / alpha), for alpha at most in the period."""
-        later = (1 - _FROM_THE_START) * (1 - self.spent)
+        later = (1 - FROM_THE_START) * (1 - self.spent)
         return math.log(self._first(limit) + sum(self.bets) / _BETS + later)
 
     def _first(self, limit: float) -> float:
         if not self.alike:
             return 0.0
-        return _FROM_THE_START * _exp(float(evidence_below(self.passed, self.counted, limit)))
+        return FROM_THE_START * _exp(float(evidence_below(self.passed, self.counted, limit)))
 
 
 def begin(*, alike: bool = True) -> Wealth:
@@ -50,7 +50,7 @@ def begin(*, alike: bool = True) -> Wealth:
     Args:
         alike: False if the limit will change, as one that is estimated does.
     """
-    return Wealth(0.0, 0.0, alike, (0.0 if alike else _FROM_THE_START,) * _BETS, 0.0)
+    return Wealth(0.0, 0.0, alike, (0.0 if alike else FROM_THE_START,) * _BETS, 0.0)
 
 
 def advance(
@@ -63,7 +63,7 @@ def advance(
 ) -> Wealth:
     """The wealth after more scores.
 
-    It is a mixture of e-processes: one from the start with 0.8 of the wealth, and one from each
+    It is a mixture of e-processes: one from the start with 0.9 of the wealth, and one from each
     score on with what falls to the time before it of the rest, so that it neither tires in good
     times nor raises more false alarms the longer it runs: P(ever 1 / alpha in the period) <= alpha
     for every course of means at or above the limit (Ville, see `vedette.quality.beta_binomial`). A
@@ -97,13 +97,13 @@ def advance(
     if not wealth.alike:
         alike = 0
     over = np.clip(np.asarray(elapsed, np.float64), wealth.spent, 1.0)
-    stakes = (1 - _FROM_THE_START) * np.diff(over, prepend=wealth.spent)
+    stakes = (1 - FROM_THE_START) * np.diff(over, prepend=wealth.spent)
     gains = log_gains(values, weights, np.asarray(limit), largest)
     passed, counted = wealth.passed + values[:alike].sum(), wealth.counted + alike
     bets = np.asarray(wealth.bets)
     still = wealth.alike and alike == values.size
     if wealth.alike and not still:  # with the next, they go on with fixed bets
-        first = _FROM_THE_START * _exp(float(evidence_below(passed, counted, limit)))
+        first = FROM_THE_START * _exp(float(evidence_below(passed, counted, limit)))
         bets = _grow(bets, gains[:, :alike], stakes[:alike]) + first
         gains, stakes = gains[:, alike:], stakes[alike:]
     bets = _grow(bets, gains, stakes)
