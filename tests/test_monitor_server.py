@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import os
 import re
 import socket
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,53 @@ def test_a_page_and_the_api_tell_the_same_of_a_trace(server: Server) -> None:
 def test_the_api_knows_no_scorers_and_no_trace(server: Server) -> None:
     assert json.loads(server.ask("GET", "/api/scorers").body) == {"scorers": []}
     assert server.ask("GET", "/api/explain/tr-nobody").status == 404
+
+
+def test_the_api_has_the_figures_of_an_experiment(server: Server) -> None:
+    now = int(time.time() * 1000)
+    info = {
+        "trace_location": {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}},
+        "request_time": datetime.fromtimestamp(now / 1000 - 1, UTC).isoformat(),
+        "execution_duration": "1.5s",
+    }
+    for number, state in enumerate(("OK", "OK", "ERROR")):
+        trace = {"trace_info": {**info, "trace_id": f"tr-figures-{number}", "state": state}}
+        assert server.ask("POST", START_TRACE, {"trace": trace}).status == 200
+    answer = server.ask("GET", "/api/vedette/overview?experiment_id=0&range=1h")
+    assert answer.status == 200
+    found = json.loads(answer.body)
+    assert (found["traffic"]["traces"], found["traffic"]["errors"]) == (3, 1)
+    assert found["traffic"]["latency_ms"]["p50"]["value"] == 1500
+    assert found["traffic_change"]["error_rate"]["text"] == "too few traces yet: 3"
+    assert (found["scorers"], found["firing"]) == ([], None)
+    assert found["period"]["range"] == "1h"
+    table = server.ask("GET", "/api/vedette/traffic.csv?experiment_id=0&range=1h")
+    assert table.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = list(csv.DictReader(table.body.decode().splitlines()))
+    assert sum(int(row["traces"]) for row in rows) == 3
+    # The same address is the same time, whenever it is opened
+    until = f"/api/vedette/overview?experiment_id=0&range=1h&until={now - 60_000}"
+    assert json.loads(server.ask("GET", until).body)["traffic"]["traces"] == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ("", 400, "no experiment's id"),
+        ("?experiment_id=x", 400, "no experiment's id"),
+        ("?experiment_id=0&range=2h", 400, "one of 1h, 24h, 7d, 30d"),
+        ("?experiment_id=0&until=now", 400, "milliseconds since the epoch"),
+        ("?experiment_id=77", 404, "77"),
+        ("?experiment_id=" + "9" * 30, 404, "No Experiment"),
+    ],
+)
+@pytest.mark.parametrize("name", ["overview", "traffic.csv"])
+def test_the_api_says_what_it_was_asked_wrong(
+    server: Server, name: str, query: str, status: int, said: str
+) -> None:
+    answer = server.ask("GET", f"/api/vedette/{name}{query}")
+    assert answer.status == status
+    assert said in json.loads(answer.body)["message"]
 
 
 @pytest.mark.parametrize("path", ["/monitor", "/monitor/scorers", "/monitor/trace/tr-1"])

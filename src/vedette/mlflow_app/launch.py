@@ -35,6 +35,7 @@ def serve(settings: Settings) -> None:
     from vedette.mlflow_app.archival_routes import archival_routes
     from vedette.mlflow_app.control import prepare_control_database
     from vedette.mlflow_app.monitor_reads import MonitorReads
+    from vedette.mlflow_app.monitor_routes import monitor_data_routes
     from vedette.mlflow_app.plane import open_plane
     from vedette.mlflow_app.read_routes import read_routes
     from vedette.mlflow_app.scoring_reads import ScoringReads
@@ -59,6 +60,7 @@ def serve(settings: Settings) -> None:
                 *alert_routes(Alerts(plane)),
                 *health.routes(settings, plane.journal, scoring.scorers),
                 *sql_routes(sql),
+                *monitor_data_routes(monitor),
                 *monitor_routes(monitor),
             ],
             running=monitor_running,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from mlflow.entities import TraceInfo, ViewType
@@ -18,18 +19,31 @@ from vedette.monitor.data import (
     SessionTrace,
     TraceView,
 )
+from vedette.monitor.figures.overview import Overview, overview
+from vedette.monitor.figures.period import Period
 from vedette.traces.sessions import session_traces
 
 _MOST_EXPERIMENTS = 1000  # to choose from
 
 
 class MonitorReads:
-    """Implements `vedette.monitor.data.MonitorData`."""
+    """Implements `vedette.monitor.data.MonitorData`.
 
-    def __init__(self, plane: TracePlane, scoring: ScoringReads, health: Health) -> None:
+    Args:
+        alerts: gives the rules of an experiment with their states.
+    """
+
+    def __init__(
+        self,
+        plane: TracePlane,
+        scoring: ScoringReads,
+        health: Health,
+        alerts: Callable[[str], list[dict[str, Any]]] = lambda _: [],
+    ) -> None:
         self._plane = plane
         self._scoring = scoring
         self._health = health
+        self._alerts = alerts
 
     def experiments(self) -> list[Experiment]:
         """Those that aren't deleted, by name; one that has scorers comes first."""
@@ -60,6 +74,22 @@ class MonitorReads:
             warnings=health["warnings"],
             at=time.time(),
         )
+
+    def overview(self, experiment_id: str, period: Period) -> Overview:
+        """The figures of an experiment in a period.
+
+        Raises:
+            MlflowException: RESOURCE_DOES_NOT_EXIST, there is no such experiment.
+        """
+        self._plane.experiments.get(experiment_id)
+        rows = self.scorers(experiment_id).rows
+        with self._plane.reads.mirror() as ask:
+            return overview(ask, experiment_id, period, rows)
+
+    def firing(self, experiment_id: str) -> list[dict[str, Any]] | None:
+        """The alerts of an experiment that fire; None: there are no rules that could."""
+        rules = self._alerts(experiment_id)
+        return [rule for rule in rules if rule["state"] == "firing"] if rules else None
 
     def trace(self, trace_id: str) -> TraceView | None:
         """A trace; None if there is none with this id."""
@@ -95,6 +125,7 @@ def _never_started(name: str, experiment_id: str) -> dict[str, Any]:
     return {
         "scorer": name,
         "experiment_id": experiment_id,
+        "unit": "trace",
         "active": False,
         "rate": None,
         "epoch": None,

@@ -10,6 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
+from vedette.monitor.figures.overview import Overview
+from vedette.monitor.figures.period import Period
 from vedette.scoring.explain import Explanation
 
 T = TypeVar("T")
@@ -88,6 +90,13 @@ class MonitorData(Protocol):
 
     def trace(self, trace_id: str) -> TraceView | None:
         """A trace; None if there is none with this id."""
+
+    def overview(self, experiment_id: str, period: Period) -> Overview:
+        """The figures of an experiment in a period."""
+
+    def firing(self, experiment_id: str) -> list[dict[str, Any]] | None:
+        """The alerts of an experiment that fire, as ``GET /api/alerts`` has them; None: there are
+        no rules that could."""
 
 
 class Shared(Generic[T]):

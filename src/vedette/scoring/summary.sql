@@ -43,4 +43,4 @@ SELECT c.scorer, (SELECT count(*) FROM completed u WHERE u.position > c.position
 FROM scorer_cursors c;
 
 -- name: last_epochs
-SELECT scorer, max(epoch), rate FROM scorer_epochs GROUP BY scorer;
+SELECT scorer, max(epoch), rate, of_sessions FROM scorer_epochs GROUP BY scorer;
