@@ -333,10 +333,10 @@ def test_a_change_in_words(
     [
         (0, 0, "none before either"),
         (5, 0, "none before"),
-        (100, 100, "as many"),
-        (112, 100, "12 % more"),
-        (50, 100, "50 % fewer"),
-        (5_000, 10, "500 times as many"),
+        (100, 100, "the same as before"),
+        (112, 100, "12 % more than before"),
+        (50, 100, "50 % less than before"),
+        (5_000, 10, "500 times as much as before"),
     ],
 )
 def test_counts_are_compared_by_their_ratio(after: int, before: int, text: str) -> None:

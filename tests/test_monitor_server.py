@@ -45,10 +45,17 @@ def handshake(server: Server, path: str = LIVE, **headers: str) -> tuple[int, so
 
 
 @pytest.mark.parametrize("path", ["/monitor", "/monitor/"])
-def test_monitor_leads_to_its_first_page(server: Server, path: str) -> None:
+def test_monitor_is_the_overview(server: Server, path: str) -> None:
     answer = server.ask("GET", path)
-    assert answer.status == 307
-    assert answer.headers["location"] == "/monitor/scorers"
+    if path == "/monitor":
+        assert answer.status == 307
+        assert answer.headers["location"] == "/monitor/"
+        kept = server.ask("GET", f"{path}?experiment_id=0&range=7d")
+        assert kept.headers["location"] == "/monitor/?experiment_id=0&range=7d"
+    else:
+        assert answer.status == 200
+        assert b"No trace began in this time" in answer.body
+        assert b"flush_trace_async_logging" in answer.body
 
 
 def test_a_page_comes_with_its_figures_and_the_headers_of_mlflow(server: Server) -> None:
@@ -99,7 +106,10 @@ def test_the_api_knows_no_scorers_and_no_trace(server: Server) -> None:
 def test_the_api_has_the_figures_of_an_experiment(server: Server) -> None:
     now = int(time.time() * 1000)
     info = {
-        "trace_location": {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}},
+        "trace_location": {
+            "type": "MLFLOW_EXPERIMENT",
+            "mlflow_experiment": {"experiment_id": "0"},
+        },
         "request_time": datetime.fromtimestamp(now / 1000 - 1, UTC).isoformat(),
         "execution_duration": "1.5s",
     }

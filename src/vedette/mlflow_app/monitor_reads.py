@@ -15,11 +15,12 @@ from vedette.mlflow_app.scoring_reads import ScoringReads
 from vedette.monitor.data import (
     SESSION_LIMIT,
     Experiment,
+    OverviewView,
     ScorersView,
     SessionTrace,
     TraceView,
 )
-from vedette.monitor.figures.overview import Overview, overview
+from vedette.monitor.figures.overview import overview
 from vedette.monitor.figures.period import Period
 from vedette.traces.sessions import session_traces
 
@@ -75,21 +76,19 @@ class MonitorReads:
             at=time.time(),
         )
 
-    def overview(self, experiment_id: str, period: Period) -> Overview:
+    def overview(self, experiment_id: str, period: Period) -> OverviewView:
         """The figures of an experiment in a period.
 
         Raises:
             MlflowException: RESOURCE_DOES_NOT_EXIST, there is no such experiment.
         """
         self._plane.experiments.get(experiment_id)
-        rows = self.scorers(experiment_id).rows
-        with self._plane.reads.mirror() as ask:
-            return overview(ask, experiment_id, period, rows)
-
-    def firing(self, experiment_id: str) -> list[dict[str, Any]] | None:
-        """The alerts of an experiment that fire; None: there are no rules that could."""
+        scorers = self.scorers(experiment_id)
         rules = self._alerts(experiment_id)
-        return [rule for rule in rules if rule["state"] == "firing"] if rules else None
+        with self._plane.reads.mirror() as ask:
+            figures = overview(ask, experiment_id, period, scorers.rows)
+        firing = [rule for rule in rules if rule["state"] == "firing"] if rules else None
+        return OverviewView(figures, scorers, firing, time.time())
 
     def trace(self, trace_id: str) -> TraceView | None:
         """A trace; None if there is none with this id."""

@@ -23,14 +23,15 @@ def monitor_data_routes(data: MonitorData) -> list[Route]:
 
     async def overview(request: Request) -> Response:
         def tell() -> Response:
-            found = data.overview(*_asked(request)).document()
-            return JSONResponse({**found, "firing": data.firing(found["experiment_id"])})
+            found = data.overview(*_asked(request))
+            figures = found.figures.document()
+            return JSONResponse({**figures, "firing": found.firing, "at": found.at})
 
         return await _answer(tell)
 
     async def traffic(request: Request) -> Response:
         def tell() -> Response:
-            return _csv("traffic", data.overview(*_asked(request)).series)
+            return _csv("traffic", data.overview(*_asked(request)).figures.series)
 
         return await _answer(tell)
 

@@ -127,7 +127,7 @@ def overview(
         period=period,
         traffic=after,
         before=before,
-        series=series(ask, number, period),
+        series=series(ask, number, period, after.independent),
         scorers=[_figures(row, by_scorer.get(row["scorer"], []), after) for row in rows],
     )
 

@@ -102,7 +102,7 @@ def period(name: str = DEFAULT_RANGE, until: str | None = None, now: float | Non
         end = int(until)
     else:
         raise PeriodError(
-            f"until={until[:40]!r} is no time in milliseconds since the epoch, as 1790000000000 is"
+            f"until={until[:40]!r}: give milliseconds since the epoch, such as 1790000000000"
         )
     chosen = RANGES[name]
     full = -(-end // chosen.score_ms) * chosen.score_ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from vedette.monitor.figures.sums import (
     Row,
     correlation,
     document,
+    finite,
     moments_of,
     sums_of,
 )
@@ -43,6 +45,7 @@ class Score:
         kind: ``boolean``: it passes or doesn't; ``number``; ``label``: a share of one label.
         label: the most frequent of the labels, whose share is told; None for other kinds.
         units: how many scores of this kind there are.
+        lowest: of the scores of both periods, nan if they are no numbers; ``highest`` likewise.
         others: how many there are besides that are neither, such as "unknown" among yes and no.
         estimate: a share in 0..1, or a mean in the scores' unit.
         before: the same of the period before, of ``units_before``.
@@ -54,6 +57,8 @@ class Score:
     kind: str
     label: str | None
     units: int
+    lowest: float
+    highest: float
     others: int
     estimate: Estimate
     units_before: int
@@ -71,6 +76,8 @@ class Score:
             "kind": self.kind,
             "label": self.label,
             "scores": self.units,
+            "lowest": finite(self.lowest),
+            "highest": finite(self.highest),
             "other_scores": self.others,
             "estimate": document(self.estimate),
             "previous_scores": self.units_before,
@@ -85,6 +92,8 @@ class Score:
 class _Kind:
     kind: str
     label: str | None
+    lowest: float
+    highest: float
     others: int
     versions: Sequence[int]
     versions_before: Sequence[int]
@@ -155,6 +164,8 @@ def _kinds(rows: Sequence[Row]) -> dict[tuple[str, str], _Kind]:
         found[key] = _Kind(
             kind,
             label,
+            min((row[3] for row in of.values() if row[3] is not None), default=math.nan),
+            max((row[4] for row in of.values() if row[4] is not None), default=math.nan),
             counted - valued if numbers else 0,
             versions.get(True, []),
             versions.get(False, []),
@@ -189,6 +200,8 @@ def _score(
         kind=kind.kind,
         label=kind.label,
         units=units,
+        lowest=kind.lowest,
+        highest=kind.highest,
         others=kind.others,
         estimate=estimated(kind.kind, after),
         units_before=units_before,

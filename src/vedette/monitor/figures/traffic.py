@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,9 @@ from vedette.named_sql import statements
 from vedette.quality.difference import difference
 from vedette.quality.estimate import Estimate
 from vedette.quality.moments import Moments
-from vedette.quality.proportion import proportion
+from vedette.quality.proportion import effective_size, proportion
 from vedette.quality.quantile import shares_around
+from vedette.quality.wilson import wilson
 from vedette.traces.columns import Ask
 
 _SQL = statements("vedette.monitor.figures", "mirror")
@@ -34,6 +36,8 @@ class Traffic:
         sessions: how many of them had traces.
         errors: how many traces ended in an error.
         error_rate: of the agent, as these traces show it.
+        independent: how many traces as good as independent there are for each trace, of errors: 1
+            if those of a session fail independently.
         latency: by percentile, in ms.
         tokens: ``input``, ``output`` and ``total``.
         cost_usd: of the traces that told theirs.
@@ -45,6 +49,7 @@ class Traffic:
     sessions: int
     errors: int
     error_rate: Estimate
+    independent: float
     latency: Mapping[int, Estimate]
     tokens: Mapping[str, int]
     cost_usd: float
@@ -113,8 +118,14 @@ def changes(after: Traffic, before: Traffic) -> dict[str, Any]:
     return told
 
 
-def series(ask: Ask, experiment_id: int, period: Period) -> list[dict[str, Any]]:
-    """One entry for each bucket of the period, those without traces too."""
+def series(
+    ask: Ask, experiment_id: int, period: Period, independent: float = 1.0
+) -> list[dict[str, Any]]:
+    """One entry for each bucket of the period, those without traces too.
+
+    Args:
+        independent: of the period, for the intervals of the buckets' error rates.
+    """
     length = period.choice.traffic_ms
     given = {
         "experiment": experiment_id,
@@ -123,7 +134,7 @@ def series(ask: Ask, experiment_id: int, period: Period) -> list[dict[str, Any]]
         "bucket": length,
     }
     found = {row[0]: row[1:] for row in ask(_SQL["traffic_series"], given, {})}
-    return [_bucket(at, found.get(at)) for at in period.buckets(length)]
+    return [_bucket(at, found.get(at), independent) for at in period.buckets(length)]
 
 
 def bounds_of(experiment_id: int, period: Period) -> dict[str, int]:
@@ -137,13 +148,18 @@ def bounds_of(experiment_id: int, period: Period) -> dict[str, int]:
     }
 
 
-def _bucket(at: int, row: Row | None) -> dict[str, Any]:
+def _bucket(at: int, row: Row | None, independent: float) -> dict[str, Any]:
     traces, errors, latency, input_tokens, output_tokens, cost = row or (0, 0, None, 0, 0, 0.0)
     percentiles = latency or [None] * len(PERCENTILES)
+    rate = wilson(errors / traces if traces else math.nan, traces * independent)
     return {
         "at_ms": at,
         "traces": traces,
         "errors": errors,
+        **{
+            f"error_rate{name}": finite(one)
+            for name, one in zip(("", "_low", "_high"), rate, strict=True)
+        },
         **{f"p{one}_ms": percentiles[place] for place, one in enumerate(PERCENTILES)},
         "input_tokens": int(input_tokens),
         "output_tokens": int(output_tokens),
@@ -198,6 +214,7 @@ def _traffic(
         sessions=0 if summed is None else summed[0],
         errors=errors,
         error_rate=proportion(sums["errors"]),
+        independent=float(effective_size(sums["errors"])) / traces if traces else 1.0,
         latency={
             one: Estimate(
                 *(np.asarray(value, np.float64) for value in (values[place], *bounds[one]))

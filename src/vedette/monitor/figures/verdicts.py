@@ -78,15 +78,15 @@ def verdict(
 
 
 def share_change(after: float, before: float) -> str:
-    """How two counts that are exact compare: "12 % more", "no change"."""
+    """How two amounts that are exact compare: "12 % more than before", "none before"."""
     if before == 0:
         return "none before" if after else "none before either"
     share = 100 * (after - before) / before
     if abs(share) < 0.5:
-        return "as many"
+        return "the same as before"
     if share > 900:
-        return f"{after / before:,.0f} times as many"
-    return f"{abs(share):.0f} % {'more' if share > 0 else 'fewer'}"
+        return f"{after / before:,.0f} times as much as before"
+    return f"{abs(share):.0f} % {'more' if share > 0 else 'less'} than before"
 
 
 def _lacking(after: int, before: int, things: str) -> str | None:
