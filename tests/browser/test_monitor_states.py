@@ -142,7 +142,7 @@ def test_the_overview_of_a_bad_afternoon(look: Visit, pages: str) -> None:
     look.see(
         "41,233",
         "12 % more than before",
-        "down 6 points, between 3 and 9",
+        "down 6 points, between 4 and 8",
         "no change that the data can show",
         "too few scores yet: 7",
         "scored 10 % of 41,233 traces, 12 waiting",

@@ -16,6 +16,7 @@ from vedette.monitor.markup import tag
 
 _FONT = "Roboto, sans-serif"
 _SMALL = 11
+_FEW = 40  # points that can be told apart
 # A point's words, and none for what only draws an interval
 _TIP = "points => points.map(point => point.data && point.data.tip).filter(Boolean).join('<br>')"
 
@@ -29,12 +30,14 @@ class Axis:
     Attributes:
         since_ms: where it begins; ``until_ms`` likewise.
         format: JavaScript that makes a label of ``value``.
+        right: pixels beside it, for lines' names.
         lowest: of the values; None: what they need. ``highest`` likewise.
     """
 
     since_ms: int
     until_ms: int
     format: str = "value"
+    right: int = 12
     lowest: float | None = 0
     highest: float | None = None
 
@@ -45,14 +48,23 @@ def bars(name: str, points: Sequence[Point], colour: str, stack: str = "") -> di
     return {**made, "stack": stack or name, "barMaxWidth": 24, "barCategoryGap": "15%"}
 
 
-def line(name: str, points: Sequence[Point], colour: str, kind: str = "solid") -> dict[str, Any]:
-    """A series of points with lines between them; gaps where there is no value."""
+def line(
+    name: str, points: Sequence[Point], colour: str, kind: str = "solid", *, named: bool = False
+) -> dict[str, Any]:
+    """A series of points with lines between them; gaps where there is no value.
+
+    Args:
+        named: whether its name stands at its end.
+    """
     made = _series("line", name, points, colour)
+    end = {"show": named, "formatter": name, "color": "var(--quiet)", "fontSize": _SMALL}
     return {
         **made,
         "lineStyle": {"width": 2, "color": f"var(--{colour})", "type": kind},
+        "endLabel": end,
         "symbol": "circle",
-        "symbolSize": 4,
+        # Points between gaps have no line; elsewhere symbols are not to be seen
+        "symbolSize": 5 if len(points) <= _FEW else 2,
         "showAllSymbol": True,
     }
 
@@ -107,7 +119,7 @@ def options(axis: Axis, series: Sequence[Mapping[str, Any]], told: str) -> dict[
         "animation": False,
         "aria": {"enabled": True, "label": {"description": told}},
         "textStyle": {"fontFamily": _FONT},
-        "grid": {"left": 4, "right": 12, "top": 14, "bottom": 4, "containLabel": True},
+        "grid": {"left": 4, "right": axis.right, "top": 14, "bottom": 4, "containLabel": True},
         "tooltip": {
             "trigger": "axis",
             "confine": True,

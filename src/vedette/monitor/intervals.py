@@ -81,6 +81,10 @@ class IntervalBar:
             self._before = tag("div", classes="before")
             self._value = tag("div", classes="value")
 
+    def set_visibility(self, *, visible: bool) -> None:
+        """Show it, or not."""
+        self._bar.set_visibility(visible)
+
     def show(self, score: Score, text: str) -> None:
         """Draw it.
 

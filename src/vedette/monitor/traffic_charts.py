@@ -15,7 +15,7 @@ Bucket = Mapping[str, Any]
 
 # Of each percentile: colour and line
 _LINES = {50: ("series-1", "solid"), 95: ("series-2", "dashed"), 99: ("series-3", "dotted")}
-_AS_DURATION = "value >= 10000 ? value / 1000 + ' s' : value + ' ms'"
+_AS_DURATION = "value >= 1000 ? value / 1000 + ' s' : value + ' ms'"
 _SHORT = "value >= 1e6 ? value / 1e6 + ' M' : value.toLocaleString('en')"
 
 
@@ -85,11 +85,12 @@ def latency_chart(period: Period, series: Sequence[Bucket]) -> dict[str, Any]:
             f"p{one}",
             list(_points(period, series, of(one), timed=one == PERCENTILES[0])),
             *_LINES[one],
+            named=True,
         )
         for one in PERCENTILES
     ]
     told = "Latency over time: 50th, 95th and 99th percentile"
-    return options(_axis(period, _AS_DURATION), drawn, told)
+    return options(_axis(period, _AS_DURATION, right=30), drawn, told)
 
 
 def cost_chart(period: Period, series: Sequence[Bucket]) -> dict[str, Any]:
@@ -143,9 +144,9 @@ def _points(
         yield one["at_ms"] + length / 2, value, text
 
 
-def _axis(period: Period, format: str, highest: float | None = None) -> Axis:
+def _axis(period: Period, format: str, *, right: int = 12, highest: float | None = None) -> Axis:
     end = period.since_ms + period.choice.length_ms
-    return Axis(period.since_ms, end, format, highest=highest)
+    return Axis(period.since_ms, end, format, right, highest=highest)
 
 
 def _count(number: int, thing: str) -> str:

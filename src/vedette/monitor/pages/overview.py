@@ -174,7 +174,7 @@ class _Row:
     def __init__(self, scorer: str, name: str, *, is_first: bool) -> None:
         with tag("tr"):
             with tag("th", scope="row"):
-                tag("span", scorer if is_first else "")
+                tag("span", scorer if is_first else name)
                 self._kind = tag("span", classes="quiet")
             with tag("td", data_label="Now"):
                 self._value = tag("span", classes="figure")
@@ -187,23 +187,27 @@ class _Row:
             with tag("td", data_label="State"):
                 self._state: TextElement = tag("span")
         self._status: StatusMark | None = None
-        self._name = name if name != scorer else ""
+        self._name = name if is_first and name != scorer else ""
 
     def show(self, figures: ScorerFigures, score: Score | None, engine: str) -> None:
         """Show these figures."""
-        self._coverage.text = figures.coverage.text
+        worth_telling = figures.row["active"] or score is not None
+        self._coverage.text = figures.coverage.text if worth_telling else ""
         status = scorer_status(figures.row, engine)
         if self._status is None:
             with self._state:
                 self._status = StatusMark(status)
         self._status.show(status)
+        self._bar.set_visibility(visible=score is not None)
+        self._verdict.set_visibility(visible=score is not None)
         if score is None:
-            self._value.text, self._bounds.text = "–", "no scores in this time"
+            self._value.text, self._bounds.text = "", "no scores in this time"
             return
         self._kind.text = _kind(score, self._name)
         percent = in_percent(score)
-        self._value.text, self._bounds.text = told(score.estimate, percent=percent)
-        self._bar.show(score, f"{self._value.text}, interval {self._bounds.text}")
+        value, bounds = told(score.estimate, percent=percent)
+        self._value.text, self._bounds.text = value, f" {bounds}"
+        self._bar.show(score, f"{value}, interval {bounds}")
         better = True if score.kind == "boolean" else None
         self._verdict.show(score.verdict, more_is_better=better)
 
