@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,26 @@ def test_the_api_has_the_figures_of_an_experiment(server: Server) -> None:
     # The same address is the same time, whenever it is opened
     until = f"/api/vedette/overview?experiment_id=0&range=1h&until={now - 60_000}"
     assert json.loads(server.ask("GET", until).body)["traffic"]["traces"] == 0
+
+
+def test_the_overview_tells_of_alerts(server: Server) -> None:
+    def state() -> tuple[Any, str]:
+        found = server.ask("GET", "/api/vedette/overview?experiment_id=0")
+        return json.loads(found.body)["firing"], server.ask("GET", "/monitor/").body.decode()
+
+    firing, page = state()
+    assert firing is None
+    assert "No alert rules are set up" in page
+    rule = server.ask("PUT", "/api/alerts/0/error_rate_above_0_10_1h", {})
+    assert rule.status == 200, rule.body
+    firing, page = state()
+    assert firing == []  # no engine looks at it
+    deadline = time.monotonic() + 20
+    while "No alert fires" not in page and time.monotonic() < deadline:
+        time.sleep(0.5)  # the page's answer is shared for a few seconds
+        _, page = state()
+    assert "No alert fires" in page
+    assert server.ask("DELETE", "/api/alerts/0/error_rate_above_0_10_1h").status == 200
 
 
 @pytest.mark.parametrize(

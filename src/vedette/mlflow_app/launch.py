@@ -49,7 +49,8 @@ def serve(settings: Settings) -> None:
     lake = Lake(settings.lake_uri, settings.lake_state)
     with open_plane(settings) as plane, closing(SqlEngine(lake)) as sql:
         scoring = ScoringReads(plane)
-        monitor = MonitorReads(plane, scoring, health.Health(settings, plane.journal))
+        alerts = Alerts(plane)
+        monitor = MonitorReads(plane, scoring, health.Health(settings, plane.journal), alerts.rules)
         app = build_app(
             [
                 *start_trace_routes(plane),
@@ -57,7 +58,7 @@ def serve(settings: Settings) -> None:
                 *read_routes(plane),
                 *scoring_routes(plane, scoring),
                 *archival_routes(ArchivalControl(plane)),
-                *alert_routes(Alerts(plane)),
+                *alert_routes(alerts),
                 *health.routes(settings, plane.journal, scoring.scorers),
                 *sql_routes(sql),
                 *monitor_data_routes(monitor),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from vedette.traces.columns import Ask
 
 _SQL = statements("vedette.monitor.figures", "mirror")
 PERCENTILES = (50, 95, 99)
+_NOTHING: Row = (0, 0, None, 0, 0, 0.0)  # what a bucket without traces has
 _INDICATORS = {"errors": ("n", "e")} | {f"p{one}": ("m", f"u{one}") for one in PERCENTILES}
 _SUMS = ", ".join(sums_of(n, n, total, n) for n, total in _INDICATORS.values())
 
@@ -134,7 +134,13 @@ def series(
         "bucket": length,
     }
     found = {row[0]: row[1:] for row in ask(_SQL["traffic_series"], given, {})}
-    return [_bucket(at, found.get(at), independent) for at in period.buckets(length)]
+    rows = [(at, *found.get(at, _NOTHING)) for at in period.buckets(length)]
+    traces, errors = (np.array([row[place] for row in rows], np.float64) for place in (1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates = wilson(errors / traces, traces * independent)
+    return [
+        _bucket(row, Estimate(*(one[place] for one in rates))) for place, row in enumerate(rows)
+    ]
 
 
 def bounds_of(experiment_id: int, period: Period) -> dict[str, int]:
@@ -148,18 +154,16 @@ def bounds_of(experiment_id: int, period: Period) -> dict[str, int]:
     }
 
 
-def _bucket(at: int, row: Row | None, independent: float) -> dict[str, Any]:
-    traces, errors, latency, input_tokens, output_tokens, cost = row or (0, 0, None, 0, 0, 0.0)
+def _bucket(row: Row, rate: Estimate) -> dict[str, Any]:
+    at, traces, errors, latency, input_tokens, output_tokens, cost = row
     percentiles = latency or [None] * len(PERCENTILES)
-    rate = wilson(errors / traces if traces else math.nan, traces * independent)
     return {
         "at_ms": at,
         "traces": traces,
         "errors": errors,
-        **{
-            f"error_rate{name}": finite(one)
-            for name, one in zip(("", "_low", "_high"), rate, strict=True)
-        },
+        "error_rate": finite(rate.value),
+        "error_rate_low": finite(rate.low),
+        "error_rate_high": finite(rate.high),
         **{f"p{one}_ms": percentiles[place] for place, one in enumerate(PERCENTILES)},
         "input_tokens": int(input_tokens),
         "output_tokens": int(output_tokens),
