@@ -7,7 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-FIGURES = ("otlp", "sdk", "reads", "scorers", "live_scores", "judges", "restart", "million")
+FIGURES = (
+    "otlp",
+    "sdk",
+    "reads",
+    "scorers",
+    "live_scores",
+    "judges",
+    "restart",
+    "pages",
+    "million",
+)
 
 
 def main() -> None:

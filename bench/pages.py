@@ -70,7 +70,8 @@ def main() -> None:
         "The monitor's pages",
         table,
         [
-            f"{options.traces:,} traces over {_DAYS} days, two thirds in sessions; scores: {scores}.",
+            f"{options.traces:,} traces over {_DAYS} days, two thirds in sessions; scores: "
+            f"{scores}.",
             "Each request is for another second, so that none is answered from what was known; "
             f"{options.repeats} of each. Copying everything into the columnar mirror took "
             f"{copied:.0f} s, once.",
