@@ -13,6 +13,7 @@ import pytest
 
 from vedette.monitor.figures.overview import Overview, overview
 from vedette.monitor.figures.period import RANGES, PeriodError, period
+from vedette.monitor.figures.scorer import ScorerDetail, scorer_detail
 from vedette.monitor.figures.scores import score_series
 from vedette.monitor.figures.sums import finite
 from vedette.monitor.figures.verdicts import NUMBER, POINTS, share_change, verdict
@@ -22,6 +23,7 @@ from vedette.quality.mean import mean
 from vedette.quality.moments import moments
 from vedette.quality.proportion import proportion
 from vedette.quality.quantile import quantile
+from vedette.quality.shares import shares
 from vedette.traces.columns import Columns
 from vedette.traces.index import TraceIndex
 
@@ -133,6 +135,12 @@ class Model:
         rows = [{**ROW, "scorer": one, **row} for one in scorers]
         with self.columns.reading(self.index.connection()) as ask:
             return overview(ask, "1", period(name, str(NOW)), rows)
+
+    def detail(self, scorer: str = "good") -> ScorerDetail:
+        """Of the 24 hours up to `NOW`."""
+        index = self.index.connection()
+        with self.columns.reading(index) as ask:
+            return scorer_detail(ask, index, "1", period("24h", str(NOW)), scorer)
 
 
 @pytest.fixture
@@ -345,3 +353,78 @@ def test_counts_are_compared_by_their_ratio(after: int, before: int, text: str) 
 
 def test_what_json_has_no_word_for_is_null() -> None:
     assert [finite(one) for one in (1, np.nan, np.inf, -np.inf)] == [1.0, None, None, None]
+
+
+def test_the_traffic_spreads_over_a_scores_values(model: Model) -> None:
+    grades, weights, sessions = [], [], []
+    for number in range(60):
+        session = f"s{number // 4}"
+        grade, rate = 1 + number * 7 % 5, 1.0 if number % 3 else 0.2
+        trace_id = model.add(Trace(NOW - 1 - number, session))
+        model.score(trace_id, grade, name="grade", inclusion_probability=rate, milliseconds=number)
+        model.score(trace_id, number * 0.37, name="fine")
+        grades.append(f"{grade}")
+        weights.append(1 / rate)
+        sessions.append(session)
+    found = model.detail("grade").spread["grade"]
+    expected = shares(grades, weights, sessions)
+    assert list(found) == ["1", "2", "3", "4", "5"]
+    assert all(same(found[grade], expected[grade]) for grade in expected)
+    fine = model.detail("fine").spread["fine"]
+    assert next(iter(fine)) == "0 to 2.18"
+    assert len(fine) == 10
+    assert sum(float(one.value) for one in fine.values()) == pytest.approx(1)
+    assert float(model.detail("grade").judging.latency[50].value) == 29
+
+
+def test_the_lowest_scores_come_with_their_reasons(model: Model) -> None:
+    for number in range(30):
+        trace_id = model.add(Trace(NOW - 1 - number * 1000))
+        model.score(trace_id, number % 3 > 0)
+    connection = model.index.connection()
+    connection.execute("INSERT INTO trace_previews VALUES (1, 'Where is it?', 'Here.')")
+    for assessment_id, source, rationale in (
+        ("a1", "LLM_JUDGE", "It isn't there."),
+        ("a2", "HUMAN", "I think it is."),
+    ):
+        connection.execute(
+            "INSERT INTO assessments VALUES (?, 1, 'good', 'feedback', 'false', NULL, 1, 1, ?, '',"
+            " NULL, NULL, ?, NULL, 1, NULL, 0, 0)",
+            (assessment_id, source, rationale),
+        )
+    lowest = model.detail().lowest["good"]
+    assert [one.trace_id for one in lowest] == [f"tr-{1 + 3 * number}" for number in range(10)]
+    assert (lowest[0].request, lowest[0].rationale) == ("Where is it?", "It isn't there.")
+    document = model.detail().document()
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_changes_of_a_scorer_and_how_scoring_went(model: Model) -> None:
+    connection = model.index.connection()
+    since = period("24h", str(NOW)).since_ms
+    for epoch, at, rate, reason in (
+        (1, since - 1, 0.1, "started"),
+        (2, since, 0.5, "rate 0.1 -> 0.5"),
+        (3, NOW - 1, 0.5, "version 1 -> 2, filter"),
+    ):
+        connection.execute(
+            "INSERT INTO scorer_epochs VALUES ('1/good', ?, ?, 0, ?, ?, NULL, '[]', ?, 0)",
+            (epoch, at, epoch - 1, rate, reason),
+        )
+    for hour, decision, units in (
+        (since, "scored", 90),
+        (NOW - NOW % HOUR, "failed", 10),
+        (NOW - NOW % HOUR, "not_selected", 7),
+        (since - HOUR, "scored", 1000),
+    ):
+        connection.execute(
+            "INSERT INTO decision_counts VALUES ('1/good', 1, -1, ?, ?, ?)", (hour, decision, units)
+        )
+    found = model.detail()
+    assert [(one.at_ms, one.words) for one in found.changes] == [
+        (since, "rate 0.5"),
+        (NOW - 1, "version 2, filter"),
+    ]
+    assert found.judging.decisions == {"scored": 90, "failed": 10, "not_selected": 7}
+    assert float(found.judging.failure_rate.value) == pytest.approx(0.1)
+    assert found.scores == []

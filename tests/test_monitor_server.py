@@ -134,6 +134,15 @@ def test_the_api_has_the_figures_of_an_experiment(server: Server) -> None:
     assert json.loads(server.ask("GET", until).body)["traffic"]["traces"] == 0
 
 
+def test_the_api_knows_nothing_of_a_scorer_without_scores(server: Server) -> None:
+    found = server.ask("GET", "/api/vedette/scorer?experiment_id=0&name=nobody")
+    assert json.loads(found.body)["scores"] == []
+    unnamed = server.ask("GET", "/api/vedette/scorer?experiment_id=0")
+    assert unnamed.status == 400
+    assert "which scorer" in json.loads(unnamed.body)["message"]
+    assert server.ask("GET", "/api/vedette/scores.csv?experiment_id=0&name=nobody").body == b""
+
+
 def test_the_overview_tells_of_alerts(server: Server) -> None:
     def state() -> tuple[Any, str]:
         found = server.ask("GET", "/api/vedette/overview?experiment_id=0")
@@ -165,10 +174,12 @@ def test_the_overview_tells_of_alerts(server: Server) -> None:
         ("?experiment_id=" + "9" * 30, 404, "No Experiment"),
     ],
 )
-@pytest.mark.parametrize("name", ["overview", "traffic.csv"])
+@pytest.mark.parametrize("name", ["overview", "traffic.csv", "scorer", "scores.csv"])
 def test_the_api_says_what_it_was_asked_wrong(
     server: Server, name: str, query: str, status: int, said: str
 ) -> None:
+    if name.startswith("score"):
+        query += "&name=good" if query else "?name=good"
     answer = server.ask("GET", f"/api/vedette/{name}{query}")
     assert answer.status == status
     assert said in json.loads(answer.body)["message"]

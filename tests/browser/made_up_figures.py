@@ -10,6 +10,7 @@ import numpy as np
 
 from vedette.monitor.figures.overview import Coverage, Overview, ScorerFigures
 from vedette.monitor.figures.period import Period
+from vedette.monitor.figures.scorer import Change, Judging, LowScore, ScorerDetail
 from vedette.monitor.figures.scores import Score
 from vedette.monitor.figures.traffic import Traffic
 from vedette.monitor.figures.verdicts import NUMBER, POINTS, Verdict, verdict
@@ -159,3 +160,70 @@ def overview(experiment_id: str, period: Period, rows: Sequence[Mapping[str, Any
             for row in rows
         ],
     )
+
+
+def scorer_detail(experiment_id: str, period: Period, name: str) -> ScorerDetail:
+    """A scorer that got another version and rate in the afternoon."""
+    found = SCORES.get(name, [])
+    turn = period.since_ms + 2 * period.choice.length_ms // 3
+    return ScorerDetail(
+        experiment_id=experiment_id,
+        period=period,
+        scorer=name,
+        scores=found,
+        series={one.name: scores_over_time(one, period, turn) for one in found},
+        spread={one.name: spread(one) for one in found},
+        lowest={one.name: LOWEST if one.kind != "label" else [] for one in found},
+        changes=[Change(turn, "version 3, rate 0.5", "version 2 -> 3, rate 0.1 -> 0.5")],
+        judging=Judging(
+            {"scored": 4_123, "not_selected": 36_900, "failed": 41, "retrying": 12},
+            share(41 / 4164, 4164),
+            {50: estimate(812.0, 12.0), 95: estimate(2_410.0, 160.0)},
+        ),
+    )
+
+
+def scores_over_time(one: Score, period: Period, turn: int) -> list[dict[str, Any]]:
+    points = []
+    for place, at in enumerate(period.buckets(period.choice.score_ms)):
+        if place in (6, 7):
+            continue
+        late = at >= turn
+        if one.kind == "number":
+            of = estimate(4.3 - 0.3 * late + 0.1 * math.sin(place), 0.3)
+        else:
+            of = share(0.93 - 0.09 * late + 0.02 * math.sin(place), 170)
+        value, low, high = map(float, of)
+        points.append(
+            {
+                "at_ms": at,
+                "version": 3 if late else 2,
+                "scores": 170,
+                "value": value,
+                "low": low,
+                "high": high,
+            }
+        )
+    return points
+
+
+def spread(one: Score) -> dict[str, Estimate]:
+    if one.kind == "number":
+        parts = (0.02, 0.05, 0.11, 0.32, 0.5)
+        return {str(place + 1): share(part, 900) for place, part in enumerate(parts)}
+    words = ("refund", "order", "other") if one.kind == "label" else ("pass", "fail")
+    rest = 1 - float(one.estimate.value)
+    parts = (1 - rest, 2 * rest / 3, rest / 3) if one.kind == "label" else (1 - rest, rest)
+    return {word: share(part, 900) for word, part in zip(words, parts, strict=True)}
+
+
+LOWEST = [
+    LowScore(
+        "tr-1",
+        1_790_000_000_000 - 60_000 * number,
+        "How long does <b>delivery</b> to an island take, and what does it cost?",
+        0.0,
+        "The answer names the price, but not how long delivery takes." if number % 2 else "",
+    )
+    for number in range(6)
+]

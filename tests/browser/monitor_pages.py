@@ -26,6 +26,7 @@ from vedette.monitor.data import (
     Experiment,
     OverviewView,
     ScorersView,
+    ScorerView,
     SessionTrace,
     TraceView,
 )
@@ -155,6 +156,12 @@ class MadeUp:
         figures = made_up_figures.overview(experiment_id, period, scorers.rows)
         firing = made_up_figures.FIRING if scorers.rows else None
         return OverviewView(figures, scorers, firing, time.time())
+
+    def scorer(self, experiment_id: str, name: str, period: Period) -> ScorerView:
+        """One of those of `made_up_figures`; any other has no scores."""
+        self._answer()
+        detail = made_up_figures.scorer_detail(experiment_id, period, name)
+        return ScorerView(detail, time.time())
 
     def trace(self, trace_id: str) -> TraceView | None:
         """tr-1 with every kind of decision, and tr-2 in its session."""

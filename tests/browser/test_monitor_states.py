@@ -222,3 +222,35 @@ def test_the_overview_moves_without_a_reload(look: Visit, pages: str) -> None:
     finally:
         urllib.request.urlopen(f"{pages}/works", data=b"").close()
     expect(look.page.get_by_text("These figures are old")).to_have_count(0)
+
+
+def test_a_scorer_over_time(look: Visit, pages: str) -> None:
+    look.open(f"{pages}/monitor/?experiment_id=1", "41,233")
+    look.page.get_by_role("link", name="answers_the_question").click()
+    look.see("down 6 points, between 4 and 8", "4,123 scores", "How the traffic spreads")
+    assert "name=answers_the_question" in look.page.url
+    look.see("version 3, rate 0.5", "v2", "v3")  # beside the lines
+    look.see("How long does <b>delivery</b>", "but not how long delivery takes", "36,900")
+    expect(look.page.locator(".low a").first).to_have_attribute("href", "/monitor/trace/tr-1")
+    look.shoot("scorer")
+    look.page.screenshot(path=look.shots / "scorer-all.png", full_page=True)
+
+
+@BOTH_SIZES
+def test_a_scorer_of_several_scores_and_one_of_labels(look: Visit, pages: str) -> None:
+    look.open(f"{pages}/monitor/scorer?name=safety&range=24h", "severity", "Lowest")
+    expect(look.page.locator(".chart svg")).to_have_count(2)
+    look.open(f"{pages}/monitor/scorer?name=stopped_one", "refund", "no change that the data")
+    expect(look.page.get_by_label("Lowest")).to_be_hidden()
+    look.page.get_by_role("link", name="7d").click()
+    look.see("The last 7 days", "refund")
+    with look.page.expect_download() as table:
+        look.page.get_by_role("link", name="stopped_one as CSV").click()
+    assert "stopped_one" in table.value.path().read_text()
+
+
+@BOTH_SIZES
+def test_a_scorer_that_nobody_knows(look: Visit, pages: str) -> None:
+    name = "<script>document.title='gone'</script>"
+    look.open(f"{pages}/monitor/scorer?name={name}", "It gave no score in this time", name)
+    assert look.page.title() == f"{name} · Vedette"

@@ -17,11 +17,13 @@ from vedette.monitor.data import (
     Experiment,
     OverviewView,
     ScorersView,
+    ScorerView,
     SessionTrace,
     TraceView,
 )
 from vedette.monitor.figures.overview import overview
 from vedette.monitor.figures.period import Period
+from vedette.monitor.figures.scorer import scorer_detail
 from vedette.traces.sessions import session_traces
 
 _MOST_EXPERIMENTS = 1000  # to choose from
@@ -89,6 +91,18 @@ class MonitorReads:
             figures = overview(ask, experiment_id, period, scorers.rows)
         firing = [rule for rule in rules if rule["state"] == "firing"] if rules else None
         return OverviewView(figures, scorers, firing, time.time())
+
+    def scorer(self, experiment_id: str, name: str, period: Period) -> ScorerView:
+        """The figures of a scorer; one that nobody knows has none.
+
+        Raises:
+            MlflowException: RESOURCE_DOES_NOT_EXIST, there is no such experiment.
+        """
+        self._plane.experiments.get(experiment_id)
+        with self._plane.reads.mirror() as ask:
+            index = self._plane.up_to_date()
+            detail = scorer_detail(ask, index, experiment_id, period, name)
+        return ScorerView(detail, time.time())
 
     def trace(self, trace_id: str) -> TraceView | None:
         """A trace; None if there is none with this id."""

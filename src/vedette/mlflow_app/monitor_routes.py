@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from vedette.monitor.data import MonitorData
+from vedette.monitor.data import MonitorData, ScorerView
 from vedette.monitor.figures.period import DEFAULT_RANGE, Period, PeriodError, period
 
 
@@ -35,10 +35,34 @@ def monitor_data_routes(data: MonitorData) -> list[Route]:
 
         return await _answer(tell)
 
+    async def scorer(request: Request) -> Response:
+        def tell() -> Response:
+            return JSONResponse(_scorer(data, request).detail.document())
+
+        return await _answer(tell)
+
+    async def scores(request: Request) -> Response:
+        def tell() -> Response:
+            series = _scorer(data, request).detail.series
+            rows = [{"name": name, **one} for name, points in series.items() for one in points]
+            return _csv("scores", rows)
+
+        return await _answer(tell)
+
     return [
         Route("/api/vedette/overview", overview),
+        Route("/api/vedette/scorer", scorer),
+        Route("/api/vedette/scores.csv", scores),
         Route("/api/vedette/traffic.csv", traffic),
     ]
+
+
+def _scorer(data: MonitorData, request: Request) -> ScorerView:
+    experiment_id, asked = _asked(request)
+    name = request.query_params.get("name", "")
+    if not name:
+        raise MlflowException.invalid_parameter_value("name= must say which scorer")
+    return data.scorer(experiment_id, name, asked)
 
 
 def _asked(request: Request) -> tuple[str, Period]:

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Mount, Route
 
 from vedette.monitor.data import MonitorData
-from vedette.monitor.pages import overview, scorers, trace
+from vedette.monitor.pages import overview, scorer, scorers, trace
 
 _PREFIX = "/monitor"
 _FAVICON = (
@@ -32,6 +32,7 @@ def monitor_routes(data: MonitorData) -> list[BaseRoute]:
     ui.add_head_html(f"<style>{_asset('style.css')}</style>", shared=True)
     ui.add_head_html(f"<script>{_asset('page.js')}</script>", shared=True)
     overview.add_page(data)
+    scorer.add_page(data)
     scorers.add_page(data)
     trace.add_page(data)
     # NiceGUI wants to be mounted on an app of ours; MLflow's has a catch-all that comes first

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from vedette.monitor.figures.overview import Overview
 from vedette.monitor.figures.period import Period
+from vedette.monitor.figures.scorer import ScorerDetail
 from vedette.scoring.explain import Explanation
 
 K = TypeVar("K", bound=Hashable)
@@ -92,6 +93,14 @@ class OverviewView:
     at: float
 
 
+@dataclass(frozen=True)
+class ScorerView:
+    """One scorer; ``at`` is when this was so, in seconds since the epoch."""
+
+    detail: ScorerDetail
+    at: float
+
+
 SESSION_LIMIT = 100
 
 
@@ -113,6 +122,9 @@ class MonitorData(Protocol):
 
     def overview(self, experiment_id: str, period: Period) -> OverviewView:
         """The figures of an experiment in a period."""
+
+    def scorer(self, experiment_id: str, name: str, period: Period) -> ScorerView:
+        """The figures of a scorer; one that nobody knows has none."""
 
 
 class Shared(Generic[K, T]):

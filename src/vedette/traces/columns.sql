@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS assessments (
 CREATE TABLE IF NOT EXISTS scores (
   trace BIGINT, experiment_id BIGINT, trace_timestamp_ms BIGINT, scorer VARCHAR, name VARCHAR,
   version BIGINT, epoch BIGINT, inclusion_probability DOUBLE, kind VARCHAR, value DOUBLE,
-  label VARCHAR, session UBIGINT);
+  label VARCHAR, milliseconds DOUBLE, session UBIGINT);
 
 -- The rest reads the read model (SQLite); `:ids` is a JSON array of trace row ids.
 
@@ -62,13 +62,13 @@ WHERE t.id IN (SELECT value FROM json_each(:ids)) AND a.valid = 1;
 -- A session's is on its first trace. A trace that was deleted and has come again is another one.
 WITH scored AS (
   SELECT t.id, t.experiment_id, t.timestamp_ms, t.session_id, d.scorer, d.version, d.epoch,
-    d.inclusion_probability, d.scores
+    d.inclusion_probability, d.scores, d.milliseconds
   FROM traces t CROSS JOIN decisions d ON d.unit_id = t.trace_id
   WHERE t.id IN (SELECT value FROM json_each(:ids)) AND d.unit_type = 'trace'
     AND d.decision = 'scored' AND d.origin = 'live' AND d.decided_ms >= t.first_received_ms
   UNION ALL
   SELECT t.id, t.experiment_id, t.timestamp_ms, t.session_id, d.scorer, d.version, d.epoch,
-    d.inclusion_probability, d.scores
+    d.inclusion_probability, d.scores, d.milliseconds
   FROM traces t CROSS JOIN decisions d ON d.unit_id = t.session_id
   WHERE t.id IN (SELECT value FROM json_each(:ids)) AND d.unit_type = 'session'
     AND d.trace_id = t.trace_id AND d.decision = 'scored' AND d.origin = 'live'
@@ -94,8 +94,7 @@ SELECT id, experiment_id, timestamp_ms, substr(scorer, instr(scorer, '/') + 1), 
     ELSE 'label' END,
   CASE WHEN passed IS NOT NULL THEN passed + 0.0
     WHEN type IN ('integer', 'real') THEN score + 0.0 END,
-  CASE WHEN passed IS NULL AND type = 'text' THEN score END,
-  session_id
+  CASE WHEN passed IS NULL AND type = 'text' THEN score END, milliseconds, session_id
 FROM meant
 WHERE type IN ('true', 'false', 'integer', 'real', 'text');
 

@@ -109,3 +109,18 @@ WITH chosen AS (
   SELECT bucket, version, 1, w, w * y, w * w FROM chosen WHERE y IS NOT NULL AND session IS NULL
 )
 SELECT bucket, version, %s FROM g GROUP BY bucket, version ORDER BY bucket, version;
+
+-- name: newest_scores
+SELECT name, value, label, 1 / inclusion_probability, session, milliseconds
+FROM scores
+WHERE experiment_id = $experiment AND scorer = $scorer
+  AND trace_timestamp_ms >= $since AND trace_timestamp_ms < $until
+ORDER BY trace_timestamp_ms DESC LIMIT $most;
+
+-- name: lowest_scores
+-- Of numbers the lowest, newest first; failures only, where scores pass or fail.
+SELECT trace, value FROM scores
+WHERE experiment_id = $experiment AND scorer = $scorer AND name = $name
+  AND trace_timestamp_ms >= $since AND trace_timestamp_ms < $until
+  AND value IS NOT NULL AND (kind = 'number' OR value = 0)
+ORDER BY value, trace_timestamp_ms DESC LIMIT $most;

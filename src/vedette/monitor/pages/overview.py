@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from nicegui import ui
@@ -83,7 +82,7 @@ class _OverviewPage:
             first_trace(name)
         tag("h2", "Scorers")
         if figures.scorers:
-            self._scorers = _ScorersTable(figures.scorers)
+            self._scorers = _ScorersTable(self._view)
         else:
             tag("p", "No scorer is registered in this experiment. Register and start one:")
             first_scorer(name)
@@ -124,7 +123,8 @@ class _AlertsPlace:
 class _ScorersTable:
     """One row for each score; a scorer that has given none has a row too."""
 
-    def __init__(self, scorers: Sequence[ScorerFigures]) -> None:
+    def __init__(self, view: View) -> None:
+        self._view = view
         self._names: dict[str, list[str]] | None = None
         self._rows: dict[tuple[str, str], _Row] = {}
         with tag("div", classes="scroll"), tag("table", classes="scores"):
@@ -156,7 +156,9 @@ class _ScorersTable:
             self._body.clear()
             with self._body:
                 self._rows = {
-                    (scorer, name): _Row(scorer, name, is_first=place == 0)
+                    (scorer, name): _Row(
+                        scorer, name, self._view.at("/scorer", name=scorer), is_first=place == 0
+                    )
                     for scorer, of in names.items()
                     for place, name in enumerate(of)
                 }
@@ -171,10 +173,10 @@ class _ScorersTable:
 class _Row:
     """One score's."""
 
-    def __init__(self, scorer: str, name: str, *, is_first: bool) -> None:
+    def __init__(self, scorer: str, name: str, address: str, *, is_first: bool) -> None:
         with tag("tr"):
             with tag("th", scope="row"):
-                tag("span", scorer if is_first else name)
+                ui.link(scorer if is_first else name, address)
                 self._kind = tag("span", classes="quiet")
             with tag("td", data_label="Now"):
                 self._value = tag("span", classes="figure")
