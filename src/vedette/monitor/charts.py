@@ -30,7 +30,7 @@ class Axis:
     Attributes:
         since_ms: where it begins; ``until_ms`` likewise.
         format: JavaScript that makes a label of ``value``.
-        right: pixels beside it, for lines' names.
+        right: pixels beside it, for lines' names; ``top`` likewise, for markers.
         lowest: of the values; None: what they need. ``highest`` likewise.
     """
 
@@ -38,6 +38,7 @@ class Axis:
     until_ms: int
     format: str = "value"
     right: int = 12
+    top: int = 14
     lowest: float | None = 0
     highest: float | None = None
 
@@ -100,7 +101,8 @@ def markers(points: Sequence[tuple[float, str]]) -> dict[str, Any]:
         "label": {
             "color": "var(--ink)",
             "fontSize": _SMALL,
-            "position": "insideEndTop",
+            "position": "end",
+            "distance": 4,
             "formatter": "{b}",
         },
         "data": [{"xAxis": at, "name": name} for at, name in points],
@@ -119,7 +121,13 @@ def options(axis: Axis, series: Sequence[Mapping[str, Any]], told: str) -> dict[
         "animation": False,
         "aria": {"enabled": True, "label": {"description": told}},
         "textStyle": {"fontFamily": _FONT},
-        "grid": {"left": 4, "right": axis.right, "top": 14, "bottom": 4, "containLabel": True},
+        "grid": {
+            "left": 4,
+            "right": axis.right,
+            "top": axis.top,
+            "bottom": 4,
+            "containLabel": True,
+        },
         "tooltip": {
             "trigger": "axis",
             "confine": True,

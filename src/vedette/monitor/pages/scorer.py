@@ -163,8 +163,12 @@ def _series_chart(score: Score, detail: ScorerDetail) -> dict[str, Any]:
     if drawn:
         drawn[-1]["markLine"] = markers([(one.at_ms, one.words) for one in detail.changes])
     end = period.since_ms + period.choice.length_ms
-    lowest, highest = (0, 100) if in_percent(score) else (None, None)
-    axis = Axis(period.since_ms, end, f"value + '{unit}'", 30, lowest, highest)
+    lowest: float | None = None
+    highest: float | None = None
+    if in_percent(score):
+        lows = [100 * one["low"] for one in points if one["low"] is not None]
+        lowest, highest = 10 * (min(lows, default=0.0) // 10), 100
+    axis = Axis(period.since_ms, end, f"value + '{unit}'", 30, 26, lowest, highest)
     return options(axis, drawn, f"{score.name} over time with its 95 % interval, by version")
 
 
