@@ -15,6 +15,7 @@ FIGURES = (
     "live_scores",
     "judges",
     "restart",
+    "pages",
     "million",
     "backfill",
 )

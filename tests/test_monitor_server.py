@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import os
 import re
 import socket
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,10 +46,17 @@ def handshake(server: Server, path: str = LIVE, **headers: str) -> tuple[int, so
 
 
 @pytest.mark.parametrize("path", ["/monitor", "/monitor/"])
-def test_monitor_leads_to_its_first_page(server: Server, path: str) -> None:
+def test_monitor_is_the_overview(server: Server, path: str) -> None:
     answer = server.ask("GET", path)
-    assert answer.status == 307
-    assert answer.headers["location"] == "/monitor/scorers"
+    if path == "/monitor":
+        assert answer.status == 307
+        assert answer.headers["location"] == "/monitor/"
+        kept = server.ask("GET", f"{path}?experiment_id=0&range=7d")
+        assert kept.headers["location"] == "/monitor/?experiment_id=0&range=7d"
+    else:
+        assert answer.status == 200
+        assert b"No trace began in this time" in answer.body
+        assert b"flush_trace_async_logging" in answer.body
 
 
 def test_a_page_comes_with_its_figures_and_the_headers_of_mlflow(server: Server) -> None:
@@ -92,6 +102,87 @@ def test_a_page_and_the_api_tell_the_same_of_a_trace(server: Server) -> None:
 def test_the_api_knows_no_scorers_and_no_trace(server: Server) -> None:
     assert json.loads(server.ask("GET", "/api/scorers").body) == {"scorers": []}
     assert server.ask("GET", "/api/explain/tr-nobody").status == 404
+
+
+def test_the_api_has_the_figures_of_an_experiment(server: Server) -> None:
+    now = int(time.time() * 1000)
+    info = {
+        "trace_location": {
+            "type": "MLFLOW_EXPERIMENT",
+            "mlflow_experiment": {"experiment_id": "0"},
+        },
+        "request_time": datetime.fromtimestamp(now / 1000 - 1, UTC).isoformat(),
+        "execution_duration": "1.5s",
+    }
+    for number, state in enumerate(("OK", "OK", "ERROR")):
+        trace = {"trace_info": {**info, "trace_id": f"tr-figures-{number}", "state": state}}
+        assert server.ask("POST", START_TRACE, {"trace": trace}).status == 200
+    answer = server.ask("GET", "/api/vedette/overview?experiment_id=0&range=1h")
+    assert answer.status == 200
+    found = json.loads(answer.body)
+    assert (found["traffic"]["traces"], found["traffic"]["errors"]) == (3, 1)
+    assert found["traffic"]["latency_ms"]["p50"]["value"] == 1500
+    assert found["traffic_change"]["error_rate"]["text"] == "too few traces yet: 3"
+    assert (found["scorers"], found["firing"]) == ([], None)
+    assert found["period"]["range"] == "1h"
+    table = server.ask("GET", "/api/vedette/traffic.csv?experiment_id=0&range=1h")
+    assert table.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = list(csv.DictReader(table.body.decode().splitlines()))
+    assert sum(int(row["traces"]) for row in rows) == 3
+    # The same address is the same time, whenever it is opened
+    until = f"/api/vedette/overview?experiment_id=0&range=1h&until={now - 60_000}"
+    assert json.loads(server.ask("GET", until).body)["traffic"]["traces"] == 0
+
+
+def test_the_api_knows_nothing_of_a_scorer_without_scores(server: Server) -> None:
+    found = server.ask("GET", "/api/vedette/scorer?experiment_id=0&name=nobody")
+    assert json.loads(found.body)["scores"] == []
+    unnamed = server.ask("GET", "/api/vedette/scorer?experiment_id=0")
+    assert unnamed.status == 400
+    assert "which scorer" in json.loads(unnamed.body)["message"]
+    assert server.ask("GET", "/api/vedette/scores.csv?experiment_id=0&name=nobody").body == b""
+
+
+def test_the_overview_tells_of_alerts(server: Server) -> None:
+    def state() -> tuple[Any, str]:
+        found = server.ask("GET", "/api/vedette/overview?experiment_id=0")
+        return json.loads(found.body)["firing"], server.ask("GET", "/monitor/").body.decode()
+
+    firing, page = state()
+    assert firing is None
+    assert "No alert rules are set up" in page
+    rule = server.ask("PUT", "/api/alerts/0/error_rate_above_0_10_1h", {})
+    assert rule.status == 200, rule.body
+    firing, page = state()
+    assert firing == []  # no engine looks at it
+    deadline = time.monotonic() + 20
+    while "No alert fires" not in page and time.monotonic() < deadline:
+        time.sleep(0.5)  # the page's answer is shared for a few seconds
+        _, page = state()
+    assert "No alert fires" in page
+    assert server.ask("DELETE", "/api/alerts/0/error_rate_above_0_10_1h").status == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ("", 400, "no experiment's id"),
+        ("?experiment_id=x", 400, "no experiment's id"),
+        ("?experiment_id=0&range=2h", 400, "one of 1h, 24h, 7d, 30d"),
+        ("?experiment_id=0&until=now", 400, "milliseconds since the epoch"),
+        ("?experiment_id=77", 404, "77"),
+        ("?experiment_id=" + "9" * 30, 404, "No Experiment"),
+    ],
+)
+@pytest.mark.parametrize("name", ["overview", "traffic.csv", "scorer", "scores.csv"])
+def test_the_api_says_what_it_was_asked_wrong(
+    server: Server, name: str, query: str, status: int, said: str
+) -> None:
+    if name.startswith("score"):
+        query += "&name=good" if query else "?name=good"
+    answer = server.ask("GET", f"/api/vedette/{name}{query}")
+    assert answer.status == status
+    assert said in json.loads(answer.body)["message"]
 
 
 @pytest.mark.parametrize("path", ["/monitor", "/monitor/scorers", "/monitor/trace/tr-1"])

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import made_up_figures
 import uvicorn
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
@@ -19,8 +20,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from vedette.mlflow_app.monitor_routes import monitor_data_routes
 from vedette.monitor.app import monitor_routes, monitor_running
-from vedette.monitor.data import Experiment, ScorersView, SessionTrace, TraceView
+from vedette.monitor.data import (
+    Experiment,
+    OverviewView,
+    ScorersView,
+    ScorerView,
+    SessionTrace,
+    TraceView,
+)
+from vedette.monitor.figures.period import Period
 from vedette.scoring.explain import Explanation
 
 SUPPORT = Experiment("1", "support <b>agent</b>")
@@ -33,6 +43,7 @@ def _row(name: str, **changes: Any) -> dict[str, Any]:
     row = {
         "scorer": name,
         "experiment_id": "1",
+        "unit": "trace",
         "active": True,
         "registered": True,
         "version": 3,
@@ -139,6 +150,19 @@ class MadeUp:
         warnings = ["scorer 1/safety waits: OPENAI_API_KEY is not set"] if rows else []
         return ScorersView(moving + rows[1:], "running", warnings, time.time())
 
+    def overview(self, experiment_id: str, period: Period) -> OverviewView:
+        """A bad afternoon, or nothing at all."""
+        scorers = self.scorers(experiment_id)
+        figures = made_up_figures.overview(experiment_id, period, scorers.rows)
+        firing = made_up_figures.FIRING if scorers.rows else None
+        return OverviewView(figures, scorers, firing, time.time())
+
+    def scorer(self, experiment_id: str, name: str, period: Period) -> ScorerView:
+        """One of those of `made_up_figures`; any other has no scores."""
+        self._answer()
+        detail = made_up_figures.scorer_detail(experiment_id, period, name)
+        return ScorerView(detail, time.time())
+
     def trace(self, trace_id: str) -> TraceView | None:
         """tr-1 with every kind of decision, and tr-2 in its session."""
         self._answer()
@@ -170,7 +194,9 @@ def main() -> None:
             yield
 
     switches = [Route(path, switch, methods=["POST"]) for path in ("/broken", "/works")]
-    app = Starlette(routes=[*switches, *monitor_routes(data)], lifespan=lifespan)
+    app = Starlette(
+        routes=[*switches, *monitor_data_routes(data), *monitor_routes(data)], lifespan=lifespan
+    )
     uvicorn.run(app, port=int(sys.argv[1]), ws="websockets-sansio", log_level="warning")
 
 

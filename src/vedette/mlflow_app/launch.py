@@ -37,6 +37,7 @@ def serve(settings: Settings) -> None:
     from vedette.mlflow_app.backfills import Backfills
     from vedette.mlflow_app.control import prepare_control_database
     from vedette.mlflow_app.monitor_reads import MonitorReads
+    from vedette.mlflow_app.monitor_routes import monitor_data_routes
     from vedette.mlflow_app.plane import open_plane
     from vedette.mlflow_app.read_routes import read_routes
     from vedette.mlflow_app.scoring_reads import ScoringReads
@@ -50,7 +51,8 @@ def serve(settings: Settings) -> None:
     lake = Lake(settings.lake_uri, settings.lake_state)
     with open_plane(settings) as plane, closing(SqlEngine(lake)) as sql:
         scoring = ScoringReads(plane)
-        monitor = MonitorReads(plane, scoring, health.Health(settings, plane.journal))
+        alerts = Alerts(plane)
+        monitor = MonitorReads(plane, scoring, health.Health(settings, plane.journal), alerts.rules)
         app = build_app(
             [
                 *start_trace_routes(plane),
@@ -58,10 +60,11 @@ def serve(settings: Settings) -> None:
                 *read_routes(plane),
                 *scoring_routes(plane, scoring),
                 *archival_routes(ArchivalControl(plane)),
-                *alert_routes(Alerts(plane)),
+                *alert_routes(alerts),
                 *backfill_routes(Backfills(plane)),
                 *health.routes(settings, plane.journal, scoring.scorers),
                 *sql_routes(sql),
+                *monitor_data_routes(monitor),
                 *monitor_routes(monitor),
             ],
             running=monitor_running,

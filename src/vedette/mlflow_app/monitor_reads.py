@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from mlflow.entities import TraceInfo, ViewType
@@ -14,22 +15,38 @@ from vedette.mlflow_app.scoring_reads import ScoringReads
 from vedette.monitor.data import (
     SESSION_LIMIT,
     Experiment,
+    OverviewView,
     ScorersView,
+    ScorerView,
     SessionTrace,
     TraceView,
 )
+from vedette.monitor.figures.overview import overview
+from vedette.monitor.figures.period import Period
+from vedette.monitor.figures.scorer import scorer_detail
 from vedette.traces.sessions import session_traces
 
 _MOST_EXPERIMENTS = 1000  # to choose from
 
 
 class MonitorReads:
-    """Implements `vedette.monitor.data.MonitorData`."""
+    """Implements `vedette.monitor.data.MonitorData`.
 
-    def __init__(self, plane: TracePlane, scoring: ScoringReads, health: Health) -> None:
+    Args:
+        alerts: gives the rules of an experiment with their states.
+    """
+
+    def __init__(
+        self,
+        plane: TracePlane,
+        scoring: ScoringReads,
+        health: Health,
+        alerts: Callable[[str], list[dict[str, Any]]] = lambda _: [],
+    ) -> None:
         self._plane = plane
         self._scoring = scoring
         self._health = health
+        self._alerts = alerts
 
     def experiments(self) -> list[Experiment]:
         """Those that aren't deleted, by name; one that has scorers comes first."""
@@ -60,6 +77,32 @@ class MonitorReads:
             warnings=health["warnings"],
             at=time.time(),
         )
+
+    def overview(self, experiment_id: str, period: Period) -> OverviewView:
+        """The figures of an experiment in a period.
+
+        Raises:
+            MlflowException: RESOURCE_DOES_NOT_EXIST, there is no such experiment.
+        """
+        self._plane.experiments.get(experiment_id)
+        scorers = self.scorers(experiment_id)
+        rules = self._alerts(experiment_id)
+        with self._plane.reads.mirror() as ask:
+            figures = overview(ask, experiment_id, period, scorers.rows)
+        firing = [rule for rule in rules if rule["state"] == "firing"] if rules else None
+        return OverviewView(figures, scorers, firing, time.time())
+
+    def scorer(self, experiment_id: str, name: str, period: Period) -> ScorerView:
+        """The figures of a scorer; one that nobody knows has none.
+
+        Raises:
+            MlflowException: RESOURCE_DOES_NOT_EXIST, there is no such experiment.
+        """
+        self._plane.experiments.get(experiment_id)
+        with self._plane.reads.mirror() as ask:
+            index = self._plane.up_to_date()
+            detail = scorer_detail(ask, index, experiment_id, period, name)
+        return ScorerView(detail, time.time())
 
     def trace(self, trace_id: str) -> TraceView | None:
         """A trace; None if there is none with this id."""
@@ -95,6 +138,7 @@ def _never_started(name: str, experiment_id: str) -> dict[str, Any]:
     return {
         "scorer": name,
         "experiment_id": experiment_id,
+        "unit": "trace",
         "active": False,
         "rate": None,
         "epoch": None,

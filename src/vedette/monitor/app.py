@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Mount, Route
 
 from vedette.monitor.data import MonitorData
-from vedette.monitor.pages import scorers, trace
+from vedette.monitor.pages import overview, scorer, scorers, trace
 
 _PREFIX = "/monitor"
 _FAVICON = (
@@ -29,7 +29,10 @@ _FAVICON = (
 
 def monitor_routes(data: MonitorData) -> list[BaseRoute]:
     """``/monitor`` and all beneath it. Once per process: NiceGUI's app is a global."""
-    ui.add_head_html(f"<style>{_style()}</style>", shared=True)
+    ui.add_head_html(f"<style>{_asset('style.css')}</style>", shared=True)
+    ui.add_head_html(f"<script>{_asset('page.js')}</script>", shared=True)
+    overview.add_page(data)
+    scorer.add_page(data)
     scorers.add_page(data)
     trace.add_page(data)
     # NiceGUI wants to be mounted on an app of ours; MLflow's has a catch-all that comes first
@@ -47,8 +50,7 @@ def monitor_routes(data: MonitorData) -> list[BaseRoute]:
     core.sio.eio.cors_allowed_origins = _is_same_site
     for name in ("socketio.server", "engineio.server"):
         logging.getLogger(name).handlers.clear()  # of their own: the process has one
-    first = Route(_PREFIX, _to_first_page)
-    return [first, Route(f"{_PREFIX}/", _to_first_page), Mount(_PREFIX, pages)]
+    return [Route(_PREFIX, _to_overview), Mount(_PREFIX, pages)]
 
 
 @asynccontextmanager
@@ -59,8 +61,9 @@ async def monitor_running() -> AsyncIterator[None]:
     await core.sio.shutdown()
 
 
-async def _to_first_page(_request: Request) -> RedirectResponse:
-    return RedirectResponse(f"{_PREFIX}/scorers")
+async def _to_overview(request: Request) -> RedirectResponse:
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"{_PREFIX}/{query}")
 
 
 def _is_same_site(origin: str, environ: dict[str, Any]) -> bool:
@@ -69,5 +72,5 @@ def _is_same_site(origin: str, environ: dict[str, Any]) -> bool:
     return urlsplit(origin).netloc in hosts
 
 
-def _style() -> str:
-    return files("vedette.monitor").joinpath("style.css").read_text(encoding="utf-8")
+def _asset(name: str) -> str:
+    return files("vedette.monitor").joinpath(name).read_text(encoding="utf-8")

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
+from vedette.monitor.figures.overview import Overview
+from vedette.monitor.figures.period import Period
+from vedette.monitor.figures.scorer import ScorerDetail
 from vedette.scoring.explain import Explanation
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+
+_SHARE = 20.0
+_MOST_KEYS = 200
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,30 @@ class TraceView:
     session_size: int
 
 
+@dataclass(frozen=True)
+class OverviewView:
+    """The Overview of an experiment.
+
+    Attributes:
+        scorers: as they are now.
+        firing: the alerts that fire, as ``GET /api/alerts`` has them; None: there are no rules.
+        at: when this was so, in seconds since the epoch.
+    """
+
+    figures: Overview
+    scorers: ScorersView
+    firing: list[dict[str, Any]] | None
+    at: float
+
+
+@dataclass(frozen=True)
+class ScorerView:
+    """One scorer; ``at`` is when this was so, in seconds since the epoch."""
+
+    detail: ScorerDetail
+    at: float
+
+
 SESSION_LIMIT = 100
 
 
@@ -89,25 +120,42 @@ class MonitorData(Protocol):
     def trace(self, trace_id: str) -> TraceView | None:
         """A trace; None if there is none with this id."""
 
+    def overview(self, experiment_id: str, period: Period) -> OverviewView:
+        """The figures of an experiment in a period."""
 
-class Shared(Generic[T]):
+    def scorer(self, experiment_id: str, name: str, period: Period) -> ScorerView:
+        """The figures of a scorer; one that nobody knows has none."""
+
+
+class Shared(Generic[K, T]):
     """Answers of a function that blocks, for all tabs that ask at about the same time.
 
     However many pages are open, it runs in one thread at a time per key, at most once in
-    ``max_age`` seconds.
+    ``max_age`` seconds, and for no more than a twentieth of the time.
     """
 
-    def __init__(self, compute: Callable[[str], T], *, max_age: float) -> None:
+    def __init__(self, compute: Callable[[K], T], *, max_age: float) -> None:
         self._compute = compute
         self._max_age = max_age
-        self._answers: dict[str, tuple[float, T]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._answers: dict[K, tuple[float, T]] = {}  # good until then
+        self._locks: dict[K, asyncio.Lock] = {}
 
-    async def get(self, key: str) -> T:
+    async def get(self, key: K) -> T:
         """The answer for ``key``; whatever ``compute`` raises."""
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            made_at, answer = self._answers.get(key, (float("-inf"), None))
-            if answer is None or time.monotonic() - made_at > self._max_age:
-                answer = await run_in_threadpool(self._compute, key)
-                self._answers[key] = (time.monotonic(), answer)
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            if (known := self._answers.get(key)) is not None and time.monotonic() < known[0]:
+                return known[1]
+            began = time.monotonic()
+            answer = await run_in_threadpool(self._compute, key)
+            took = time.monotonic() - began
+            self._forget_some()
+            self._locks[key] = lock
+            self._answers[key] = (began + took + max(self._max_age, _SHARE * took), answer)
             return answer
+
+    def _forget_some(self) -> None:
+        """Keys come from addresses: there may be any number."""
+        if len(self._locks) > _MOST_KEYS:
+            self._answers.clear()
+            self._locks = {key: lock for key, lock in self._locks.items() if lock.locked()}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from urllib.parse import quote
 
 from nicegui import ui
 
 from vedette.monitor.data import Experiment
 from vedette.monitor.markup import tag
+from vedette.monitor.view import View
 from vedette.monitor.words import trace_id_in
 
 # Name and path of each page that the navigation offers
-PAGES = (("Scorers", "/scorers"),)
+PAGES = (("Overview", "/"), ("Scorers", "/scorers"))
 
 _THEME_COOKIE = "vedette-theme"
 _YEAR_SECONDS = 365 * 86_400
@@ -27,23 +29,26 @@ _THEMES: dict[str, tuple[bool | None, str, str]] = {
 
 
 @contextmanager
-def frame(title: str, experiments: Sequence[Experiment], chosen: str | None) -> Iterator[None]:
+def frame(
+    title: str, experiments: Sequence[Experiment], chosen: str | None, view: View | None = None
+) -> Iterator[None]:
     """Put the block's elements into the page's main part.
 
     Args:
         title: of the page; also the name of the navigation entry that is marked.
-        experiments: to choose from; the choice leads to their scorers.
+        experiments: to choose from.
         chosen: the experiment's id.
+        view: what the page looks at; other pages are then shown of the same.
     """
     ui.page_title(f"{title} · Vedette")
     with ui.header(fixed=False):
         ui.link("Vedette", "/").classes("brand")
         with tag("nav", aria_label="Pages"):
             for name, path in PAGES:
-                link = ui.link(name, _with_experiment(path, chosen))
+                link = ui.link(name, _path_of(path, chosen, view))
                 if name == title:
                     link.props["aria-current"] = "page"
-        _experiment_choice(experiments, chosen)
+        _experiment_choice(experiments, chosen, view)
         _trace_search()
         mlflow = "/#/experiments" if chosen is None else f"/#/experiments/{chosen}/traces"
         tag("a", "MLflow UI", href=mlflow)
@@ -55,8 +60,8 @@ def frame(title: str, experiments: Sequence[Experiment], chosen: str | None) -> 
 
 
 def experiment_path(experiment_id: str) -> str:
-    """The page of an experiment's scorers."""
-    return _with_experiment("/scorers", experiment_id)
+    """The Overview of an experiment."""
+    return _with_experiment("/", experiment_id)
 
 
 def trace_path(trace_id: str) -> str:
@@ -68,14 +73,29 @@ def _with_experiment(path: str, experiment_id: str | None) -> str:
     return path if experiment_id is None else f"{path}?experiment_id={quote(experiment_id)}"
 
 
-def _experiment_choice(experiments: Sequence[Experiment], chosen: str | None) -> None:
+def _path_of(path: str, chosen: str | None, view: View | None) -> str:
+    return view.at(path) if view is not None and chosen else _with_experiment(path, chosen)
+
+
+def _experiment_choice(
+    experiments: Sequence[Experiment], chosen: str | None, view: View | None
+) -> None:
+    def choose(experiment_id: str) -> None:
+        if view is None:
+            ui.navigate.to(experiment_path(experiment_id))
+            return
+        other = next(one for one in experiments if one.experiment_id == experiment_id)
+        # A page of one scorer is not for another experiment
+        path = "/" if view.more else view.path
+        ui.navigate.to(replace(view, experiment=other, path=path, more=()).address)
+
     names = {one.experiment_id: one.name for one in experiments}
     choice = ui.select(
         names,
         value=chosen if chosen in names else None,
         label="Experiment",
         with_input=True,
-        on_change=lambda event: ui.navigate.to(experiment_path(event.value)),
+        on_change=lambda event: choose(event.value),
     )
     choice.props("dense outlined").classes("experiment")
 

@@ -55,3 +55,48 @@ def trace_id_in(text: str) -> str:
         return found[0]
     bare = text.strip()
     return f"tr-{bare.lower()}" if _HEXADECIMAL.fullmatch(bare) else bare
+
+
+def day_and_time(ms: float) -> str:
+    """A time in ms since the epoch as ``31 Jan 12:00``."""
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%-d %b %H:%M}"
+
+
+def time_span(since_ms: float, until_ms: float) -> str:
+    """``31 Jan 12:00–13:00``, both days where they differ; UTC."""
+    since, until = day_and_time(since_ms), day_and_time(until_ms)
+    same_day = since[:-5] == until[:-5]
+    return f"{since}–{until[-5:]}" if same_day else f"{since} – {until}"
+
+
+def figure(value: float | None, low: float | None, high: float | None) -> str:
+    """A number with as many digits as its interval leaves it; a dash for None."""
+    return "–" if value is None else f"{value:,.{_digits(low, high)}f}"
+
+
+def interval(low: float | None, high: float | None, unit: str = "") -> str:
+    """``88 to 93 %``; what has no bound is said so."""
+    digits = _digits(low, high)
+    if low is None and high is None:
+        return "no interval yet"
+    if high is None:
+        return f"at least {low:,.{digits}f}{unit}"
+    if low is None:
+        return f"at most {high:,.{digits}f}{unit}"
+    return f"{low:,.{digits}f} to {high:,.{digits}f}{unit}"
+
+
+def short_count(number: float) -> str:
+    """``41,233``; from a million on ``1.23 M``, from a thousand million on ``1.23 G``."""
+    for size, letter in ((1e9, "G"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:,.0f}"
+
+
+def _digits(low: float | None, high: float | None) -> int:
+    """Of numbers between these bounds: the last one is about a tenth of the interval."""
+    if low is None or high is None or high <= low:
+        return 1 if high is None or high < 100 else 0
+    width = high - low
+    return 0 if width >= 10 else 1 if width >= 1 else 2 if width >= 0.1 else 3

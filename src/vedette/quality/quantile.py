@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vedette.quality.estimate import Estimate, FloatArray, normal_quantile
-from vedette.quality.moments import moments
+from vedette.quality.moments import Moments, moments
 from vedette.quality.proportion import effective_size
 from vedette.quality.sample import sample
 
@@ -66,13 +66,25 @@ def quantile(
 
     value = at(probability)
     indicator = moments(checked.values <= value, checked.weights, checked.sessions)
-    size = float(effective_size(indicator, level))
-    reach = math.inf
-    if size > 0:
-        reach = normal_quantile(level) * math.sqrt(probability * (1 - probability) / size)
-    low, high = probability - reach, probability + reach
+    low, high = shares_around(indicator, probability, level)
     return Estimate(
         value,
         at(low) if low > 0 else np.asarray(lowest),
         at(high) if high < 1 else np.asarray(highest),
     )
+
+
+def shares_around(
+    indicator: Moments, probability: float, level: float = 0.95
+) -> tuple[float, float]:
+    """At which shares of the traffic the bounds of the interval are, for who has the values
+    elsewhere; not above 0, or not below 1, where there is no bound.
+
+    Args:
+        indicator: of whether a value is up to the percentile found, the sums.
+    """
+    size = float(effective_size(indicator, level))
+    reach = math.inf
+    if size > 0:
+        reach = normal_quantile(level) * math.sqrt(probability * (1 - probability) / size)
+    return probability - reach, probability + reach

@@ -29,8 +29,9 @@ def scorers_summary(
         engine: what the engine last published of its scorers, by scorer key.
 
     Returns:
-        By experiment and name: ``scorer``, ``experiment_id``, ``active``, ``version``, ``rate``,
-        ``epoch``, ``units`` (all that were decided), ``selected``, ``scored``, ``failed``,
+        By experiment and name: ``scorer``, ``experiment_id``, ``unit`` (``trace`` or ``session``),
+        ``active``, ``version``, ``rate``, ``epoch``, ``units`` (all that were decided),
+        ``selected``, ``scored``, ``failed``,
         ``retrying``, ``over_budget``, ``in_flight`` (being scored), ``waiting`` (complete, not yet
         decided; of any experiment), ``lag_seconds`` (now minus the oldest of those),
         ``calls_today``, ``input_tokens_today``, ``output_tokens_today``, ``cost_today_usd`` (UTC),
@@ -50,7 +51,7 @@ def scorers_summary(
     cursors = {
         key: (waiting, oldest) for key, waiting, oldest in connection.execute(_SQL["cursors"])
     }
-    epochs = {key: (epoch, rate) for key, epoch, rate in connection.execute(_SQL["last_epochs"])}
+    epochs = {key: known for key, *known in connection.execute(_SQL["last_epochs"])}
     known = {scorer.key: scorer for scorer in active}
     rows = []
     for key in sorted(known.keys() | counts.keys()):
@@ -60,13 +61,16 @@ def scorers_summary(
         scorer = known.get(key)
         made = counts.get(key, {})
         waiting, oldest = cursors.get(key, (0, None))
-        epoch, rate = epochs.get(key, (None, None))
+        epoch, rate, of_sessions = epochs.get(key, (None, None, False))
+        if scorer is not None:
+            of_sessions = scorer.is_session_level
         calls, cost, input_tokens, output_tokens = costs.get(key, _NOTHING)
         told = engine.get(key, {})
         rows.append(
             {
                 "scorer": name,
                 "experiment_id": experiment_id,
+                "unit": "session" if of_sessions else "trace",
                 "active": scorer is not None,
                 "version": None if scorer is None else scorer.version,
                 "rate": 0.0 if scorer is None else (rate or scorer.sample_rate),

@@ -44,4 +44,4 @@ FROM scorer_cursors c
 WHERE instr(substr(c.scorer, 1, instr(c.scorer, '/')), ':') = 0;  -- of no backfill: they lie far back
 
 -- name: last_epochs
-SELECT scorer, max(epoch), rate FROM scorer_epochs GROUP BY scorer;
+SELECT scorer, max(epoch), rate, of_sessions FROM scorer_epochs GROUP BY scorer;

@@ -11,7 +11,8 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ import pyarrow as pa
 
 from vedette.named_sql import statements
 from vedette.traces.index import TraceIndex
-from vedette.traces.mirroring import fill, follow
+from vedette.traces.mirroring import LAYOUT, fill, follow
 
 logger = logging.getLogger(__name__)
+
+# SQL over the tables of columns.sql, its parameters, further tables by their names
+Ask = Callable[
+    [str, Sequence[Any] | Mapping[str, Any], Mapping[str, pa.Table]], list[tuple[Any, ...]]
+]
 
 _SQL = statements("vedette.traces", "columns")
 _BITE_PAUSE_SECONDS = 0.02  # writers that wait for SQLite's lock don't queue: they look again
@@ -76,7 +82,7 @@ class Columns:
         self,
         index: sqlite3.Connection,
         sql: str,
-        params: Sequence[Any] = (),
+        params: Sequence[Any] | Mapping[str, Any] = (),
         tables: Mapping[str, pa.Table] | None = None,
     ) -> list[tuple[Any, ...]]:
         """Bring the mirror up to date with the read model and ask it.
@@ -95,6 +101,34 @@ class Columns:
             self._start_over(error)
             self.sync(index)
             return self._ask(sql, params, tables or {})
+
+    @contextmanager
+    def reading(self, index: sqlite3.Connection) -> Iterator[Ask]:
+        """Bring the mirror up to date with the read model, and ask several things of that one
+        state of it while the block runs.
+
+        Raises:
+            ColumnsUnavailable: it can't be asked now.
+        """
+        self.sync(index)
+        with self._lock:
+            cursor = self._open().cursor()
+
+        def ask(
+            sql: str, params: Sequence[Any] | Mapping[str, Any], tables: Mapping[str, pa.Table]
+        ) -> list[tuple[Any, ...]]:
+            for name, table in tables.items():
+                cursor.register(name, table)
+            return cursor.execute(sql, params).fetchall()
+
+        try:
+            cursor.execute("BEGIN TRANSACTION")
+            yield ask
+        except _DAMAGED as error:
+            self._start_over(error)
+            raise ColumnsUnavailable(f"{self._path} was damaged and is made anew") from error
+        finally:
+            cursor.close()
 
     def traces_with_span(
         self, index: sqlite3.Connection, values: Mapping[str, Sequence[str]], limit: int
@@ -137,7 +171,7 @@ class Columns:
             return self._sync(index)
 
     def _ask(
-        self, sql: str, params: Sequence[Any], tables: Mapping[str, pa.Table]
+        self, sql: str, params: Sequence[Any] | Mapping[str, Any], tables: Mapping[str, pa.Table]
     ) -> list[tuple[Any, ...]]:
         with self._lock:
             cursor = self._open().cursor()
@@ -155,7 +189,9 @@ class Columns:
                 return 0
             cursor = self._open().cursor()
             try:
-                state = cursor.execute("SELECT identity, batch FROM mirror").fetchone()
+                state = cursor.execute("SELECT identity, batch, layout FROM mirror").fetchone()
+                if state is not None and state[2] != LAYOUT:
+                    raise duckdb.BinderException(f"its tables are of layout {state[2]}")
                 if state is None or state[0] != identity or not (trimmed or 0) <= state[1] <= head:
                     logger.info("filling the metrics mirror from the read model")
                     count = fill(cursor, index, identity, head, self._go_on)

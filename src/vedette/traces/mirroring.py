@@ -15,12 +15,26 @@ _SQL = statements("vedette.traces", "columns")
 _CHUNK = 10_000  # traces copied at a time
 
 _BIGINT, _TEXT, _DOUBLE = pa.int64(), pa.string(), pa.float64()
-# table -> its column with the trace's row id, and the types of all its columns
+_SESSION = "md5_number_lower({})"  # DuckDB's hash() may be another one in its next version
+# table -> its column with the trace's row id, the types of what is read, and what is written of it
 _TABLES = {
-    "traces": ("id", [_BIGINT] * 4 + [_TEXT] * 3 + [_BIGINT] * 5),
-    "spans": ("trace", [_BIGINT] * 5 + [_TEXT] * 5 + [_DOUBLE] * 3),
-    "assessments": ("trace", [_BIGINT] * 3 + [_TEXT] * 3 + [_DOUBLE]),
+    "traces": (
+        "id",
+        [_BIGINT] * 4 + [_TEXT] * 3 + [_BIGINT] * 5 + [_DOUBLE, _BIGINT],
+        f"*, {_SESSION.format('c6')}",
+    ),
+    "spans": ("trace", [_BIGINT] * 5 + [_TEXT] * 5 + [_DOUBLE] * 3, "*"),
+    "assessments": ("trace", [_BIGINT] * 3 + [_TEXT] * 3 + [_DOUBLE], "*"),
+    "scores": (
+        "trace",
+        [_BIGINT] * 3
+        + [_TEXT] * 2
+        + [_BIGINT] * 2
+        + [_DOUBLE, _TEXT, _DOUBLE, _TEXT, _DOUBLE, _TEXT],
+        f"* EXCLUDE c12, {_SESSION.format('c12')}",
+    ),
 }
+LAYOUT = 3  # of the tables in columns.sql: raise it when they change, and mirrors are filled anew
 
 
 def fill(
@@ -47,7 +61,7 @@ def fill(
         _copy(cursor, index, ids)
         count += len(ids)
         after = ids[-1]
-    cursor.execute("INSERT INTO mirror VALUES (?, ?)", (identity, head))
+    cursor.execute("INSERT INTO mirror VALUES (?, ?, ?)", (identity, head, LAYOUT))
     return count
 
 
@@ -71,7 +85,7 @@ def follow(
         try:
             if old := [trace for trace in some if trace <= known[0]]:
                 cursor.register("old", pa.table({"id": pa.array(old, _BIGINT)}))
-                for table, (key, _) in _TABLES.items():
+                for table, (key, _, _) in _TABLES.items():
                     cursor.execute(f"DELETE FROM {table} WHERE {key} IN (SELECT id FROM old)")
                 cursor.unregister("old")
             _copy(cursor, index, some)
@@ -86,10 +100,10 @@ def follow(
 def _copy(cursor: duckdb.DuckDBPyConnection, index: sqlite3.Connection, ids: Sequence[int]) -> None:
     """Insert these traces as the read model has them now, without those that were deleted."""
     wanted = {"ids": orjson.dumps(ids).decode()}
-    for table, (_, types) in _TABLES.items():
+    for table, (_, types, written) in _TABLES.items():
         rows = index.execute(_SQL[table], wanted).fetchall()
         if rows:
             arrays = [pa.array(c, t) for c, t in zip(zip(*rows, strict=True), types, strict=True)]
             cursor.register("rows", pa.table(arrays, names=[f"c{i}" for i in range(len(types))]))
-            cursor.execute(f"INSERT INTO {table} SELECT * FROM rows")
+            cursor.execute(f"INSERT INTO {table} SELECT {written} FROM rows")
             cursor.unregister("rows")

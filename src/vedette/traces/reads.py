@@ -32,7 +32,7 @@ from vedette.traces.arguments import (
     page_offset,
     searched_experiments,
 )
-from vedette.traces.columns import Columns, ColumnsUnavailable
+from vedette.traces.columns import Ask, Columns, ColumnsUnavailable
 from vedette.traces.conditions import Condition, among_rows, invalid
 from vedette.traces.correlation import correlation_counts
 from vedette.traces.filters import TraceFilter, compile_filter
@@ -264,6 +264,12 @@ class TraceReads:
         )
         with _reading():
             return PagedList(query_metrics(self._up_to_date(), self._columns, query), None)
+
+    @contextmanager
+    def mirror(self) -> Iterator[Ask]:
+        """Ask the columnar mirror several things of one state of it, with everything so far."""
+        with _reading(), self._columns.reading(self._up_to_date()) as ask:
+            yield ask
 
     def calculate_trace_filter_correlation(
         self,

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
-from starlette.concurrency import run_in_threadpool
 
 from vedette.monitor import words
-from vedette.monitor.data import MonitorData, ScorersView, Shared
-from vedette.monitor.layout import frame
-from vedette.monitor.live import BUILD_SECONDS, Live, told
+from vedette.monitor.data import Experiment, MonitorData, ScorersView, Shared
+from vedette.monitor.figures.period import DEFAULT_RANGE
+from vedette.monitor.live import BUILD_SECONDS, Live
 from vedette.monitor.markup import StatusMark, notice, tag
+from vedette.monitor.opening import opened
+from vedette.monitor.starting import first_scorer
 from vedette.monitor.status import scorer_status
+from vedette.monitor.view import View
 
 _MAX_AGE = 2.0
 
@@ -61,30 +62,23 @@ def add_page(data: MonitorData) -> None:
     shared = Shared(data.scorers, max_age=_MAX_AGE)
 
     @ui.page("/scorers", response_timeout=BUILD_SECONDS)
-    async def page(experiment_id: str | None = None) -> None:
-        try:
-            experiments = await run_in_threadpool(data.experiments)
-        except Exception as error:
-            with frame("Scorers", [], None):
-                notice(f"The experiments can't be told now: {told(error)}", "bad", "error")
-            return
-        chosen = experiment_id or (experiments[0].experiment_id if experiments else "")
-        name = {one.experiment_id: one.name for one in experiments}.get(chosen)
-        with frame("Scorers", experiments, chosen if name is not None else None):
-            if name is None:
-                notice(f"There is no experiment {chosen}: choose one above.", "bad", "error")
-                return
-            tag("p", f"Experiment {name}", "subject")
-            live = Live(lambda: shared.get(chosen), lambda view: view.at)
-            await live.start(_ScorersView(name, str(ui.context.client.request.base_url)).show)
+    async def page(
+        experiment_id: str | None = None, range: str = DEFAULT_RANGE, until: str | None = None
+    ) -> None:
+        asked = View("/scorers", Experiment("", ""), range, until)
+        async with opened(data, "Scorers", asked, experiment_id, timed=False) as view:
+            if view is not None:
+                tag("p", f"Experiment {view.experiment.name}", "subject")
+                chosen = view.experiment.experiment_id
+                live = Live(lambda: shared.get(chosen), lambda found: found.at)
+                await live.start(_ScorersView(view.experiment.name).show)
 
 
 class _ScorersView:
     """The table, and what stands there instead when there is no scorer."""
 
-    def __init__(self, experiment: str, url: str) -> None:
+    def __init__(self, experiment: str) -> None:
         self._experiment = experiment
-        self._server = url.removesuffix("/").removesuffix("/monitor")
         self._warnings: list[str] | None = None
         self._rows: dict[str, _Row] | None = None
         self._notices = tag("div", classes="notices", aria_live="polite")
@@ -125,28 +119,7 @@ class _ScorersView:
 
     def _nothing(self) -> dict[str, _Row]:
         tag("p", "No scorer is registered in this experiment. Register and start one:")
-        tag(
-            "pre",
-            f"""\
-import mlflow
-from mlflow.genai.scorers import ScorerSamplingConfig, scorer
-
-mlflow.set_tracking_uri({json.dumps(self._server)})
-mlflow.set_experiment({json.dumps(self._experiment)})
-
-
-@scorer
-def is_short(outputs) -> bool:
-    return len(str(outputs)) <= 500
-
-
-is_short.register(name="is_short").start(
-    sampling_config=ScorerSamplingConfig(sample_rate=1.0)
-)
-""",
-            tabindex="0",
-        )
-        tag("p", "It scores every trace that becomes complete from then on, and appears here.")
+        first_scorer(self._experiment)
         return {}
 
 
