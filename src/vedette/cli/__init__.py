@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vedette import __version__
-from vedette.cli import alerts, archive, ask, doctor, look, maintain, query, run
+from vedette.cli import alerts, archive, ask, delete, doctor, look, maintain, query, run
 from vedette.cli.terminal import EXIT_CODES, FAILED, RUNNING, USAGE
 from vedette.processes import AlreadyRunning, DataUnusable
 from vedette.settings import SettingsError
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for _commands in (run, ask, query, archive, look, maintain, doctor):
+for _commands in (run, ask, query, archive, delete, look, maintain, doctor):
     app.add_typer(_commands.app)
 app.add_typer(alerts.app, name="alerts")
 
