@@ -35,6 +35,7 @@ def serve(settings: Settings) -> None:
     from vedette.mlflow_app.archival_routes import archival_routes
     from vedette.mlflow_app.control import prepare_control_database
     from vedette.mlflow_app.deletion_routes import deletion_routes
+    from vedette.mlflow_app.doctor_routes import doctor_routes
     from vedette.mlflow_app.monitor_reads import MonitorReads
     from vedette.mlflow_app.plane import open_plane
     from vedette.mlflow_app.read_routes import read_routes
@@ -59,6 +60,7 @@ def serve(settings: Settings) -> None:
                 *archival_routes(ArchivalControl(plane)),
                 *alert_routes(Alerts(plane)),
                 *deletion_routes(plane),
+                *doctor_routes(settings),
                 *health.routes(settings, plane.journal, scoring.scorers),
                 *sql_routes(sql),
                 *monitor_routes(monitor),
