@@ -42,6 +42,7 @@ from vedette.lake.schemas import LOCATION, SPANS
 
 SPEED = 10
 _SAMPLES = 120
+_REBUILD_SECONDS = 600.0
 _LOOKS = 5  # at each latency, for a sample
 _WARM_UP = 1 / 3  # of the time: caches fill, the log reaches its length
 
@@ -175,6 +176,7 @@ def version(directory: Path) -> int:
 
 def run(server: Server, directory: Path, rate: int, seconds: float) -> tuple[Series, int]:
     """Send traces and measure; returns that, and how many requests were refused."""
+    _await_read_model(server)
     experiment = server.create_experiment("soak")
     start_scorer(server.url, experiment, CODE, 1.0)
     traffic = _Traffic(server.url, experiment, rate)
@@ -188,6 +190,15 @@ def run(server: Server, directory: Path, rate: int, seconds: float) -> tuple[Ser
     finally:
         traffic.stop()
     return series, traffic.refused
+
+
+def _await_read_model(server: Server) -> None:
+    """It is made of the days that are over, by the engine."""
+    patient_until = time.monotonic() + _REBUILD_SECONDS
+    while (health := server.call("GET", "/health"))["status"] != "ok":
+        if time.monotonic() > patient_until:
+            raise TimeoutError(f"not ready after {_REBUILD_SECONDS:.0f} s: {health}")
+        time.sleep(0.5)
 
 
 class _Traffic:
