@@ -40,7 +40,7 @@ from bench.results import Table, record
 from bench.servers import Server, vedette_up
 from vedette.lake.schemas import LOCATION, SPANS
 
-SPEED = 10
+_LOOK_SECONDS = 0.2
 _SAMPLES = 120
 _REBUILD_SECONDS = 600.0
 _LOOKS = 5  # at each latency, for a sample
@@ -119,15 +119,21 @@ def main() -> None:
     )
     parser.add_argument("--days", type=int, default=30, help="that are over")
     parser.add_argument("--rate", type=int, default=20, help="traces per second")
+    parser.add_argument(
+        "--speed",
+        type=int,
+        default=10,
+        help="commits a second to each table; if they lag ever more, the machine can't do as many",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vedette-soak-") as scratch:
         sys.exit(_measure(Path(scratch) / "vedette", options))
 
 
 def _measure(directory: Path, options: argparse.Namespace) -> int:
-    files = age(directory / "data", options.days, SPEED)
+    files = age(directory / "data", options.days, options.speed)
     print(f"{options.days} days: {files}", flush=True)
-    with soaking(directory) as server:
+    with soaking(directory, options.speed) as server:
         wait_until_quiet()
         before = version(directory)
         series, refused = run(server, directory, options.rate, options.minutes * 60)
@@ -153,8 +159,9 @@ def _measure(directory: Path, options: argparse.Namespace) -> int:
             f"{options.minutes:.0f} minutes of {options.rate} traces/s of five spans and 12 kB, "
             f"all scored, after {options.days} days ({rates} files); {commits:,} commits of spans, "
             f"{commits / (options.minutes * 60):.1f} a second; {refused} requests refused.",
-            f"Time is compressed {SPEED} times: so many more commits, logs and replaced files kept "
-            "so much shorter. The days that are over have few rows in as many files and versions.",
+            f"Time is compressed {options.speed} times: so many more commits, logs and replaced "
+            "files kept so much shorter. The days that are over have few rows in as many files "
+            "and versions.",
             "commit: from arrival to all tables. list: the newest 100. trace: one with its spans. "
             "memory: PSS of all processes. log: of the three tables.",
             "rise: of a line fitted after the first third; allowed: a share of the median "
@@ -164,9 +171,9 @@ def _measure(directory: Path, options: argparse.Namespace) -> int:
     return 0 if steady and not refused else 1
 
 
-def soaking(directory: Path) -> contextlib.AbstractContextManager[Server]:
-    """A Vedette that commits `SPEED` times as often."""
-    return vedette_up(directory, VEDETTE_SEGMENT_SECONDS=str(1 / SPEED))
+def soaking(directory: Path, speed: int) -> contextlib.AbstractContextManager[Server]:
+    """A Vedette that commits ``speed`` times a second."""
+    return vedette_up(directory, VEDETTE_SEGMENT_SECONDS=str(1 / speed))
 
 
 def version(directory: Path) -> int:
@@ -238,7 +245,7 @@ def _sample(
     lags = []
     for _ in range(_LOOKS):
         lags.append(float(server.call("GET", "/health")["lake"]["lag_seconds"] or 0.0) * 1000)
-        time.sleep(2 / SPEED)
+        time.sleep(_LOOK_SECONDS)
     processes = tree(server.pid)
     logs = list(directory.glob(f"data/lake/{LOCATION}/*/_delta_log/*"))
     handle = DeltaTable(str(_table(directory, SPANS.name)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -336,6 +337,22 @@ def test_a_trace_that_was_deleted_and_came_again_keeps_what_came(plant: Plant) -
         vacuum_files(table)
     lake = {name for name in marked_files(plant.settings.data) if name.startswith("lake")}
     assert lake == set()
+
+
+def test_what_came_again_a_moment_ago_stays_though_the_read_model_lacks_it_yet(
+    plant: Plant,
+) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    plant.arrive(*marked_trace(1))
+    plant.arrive(Record("delete_traces", NOW + 5, {"trace_ids": [trace_id(1)]}))
+    settled(plant)
+    plant.writer.append(trace(1, at=now_ms)).result(10)  # durable, and not folded
+    assert Eraser(plant).run()
+    plant.index.catch_up([plant.journal])
+    plant.to_lake()
+    spans = stored(plant.lake.spans).to_pylist()
+    assert [row["trace_id"] for row in spans] == [lake_trace_id(trace_id(1))] * 2
+    assert MARK not in repr(spans)
 
 
 @pytest.mark.parametrize("at", range(4))

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from bench.aged import FILES_PER_DAY, age
-from bench.soak import LIMITS, SPEED, Limit, growth, run, soaking, version
+from bench.soak import LIMITS, Limit, growth, run, soaking, version
 from deltalake import DeltaTable
 
 from vedette.lake.schemas import LOCATION, SPANS
@@ -34,11 +34,11 @@ def test_noise_is_flat_and_growth_is_not() -> None:
 
 def test_a_lake_of_many_days_is_taken_up_and_written_to(tmp_path: Path) -> None:
     days = 2
-    made = age(tmp_path / "data", days, SPEED)
+    made = age(tmp_path / "data", days, 10)
     table = DeltaTable(str(tmp_path / "data" / "lake" / LOCATION / SPANS.name))
     assert table.version() == days * 86_400
     assert len(table.file_uris()) == made[SPANS.name] == days * FILES_PER_DAY[SPANS.name]
-    with soaking(tmp_path) as server:
+    with soaking(tmp_path, 10) as server:
         before = version(tmp_path)
         series, refused = run(server, tmp_path, 20, 5.0)
         assert version(tmp_path) - before > 10

@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 _SQL = statements("vedette.traces", "erased")
 _MOST = 200_000  # traces in a pass
 _LINGER_SECONDS = 3600.0  # of those that were not deleted for good: one pass does for many
+_UNKNOWN_SECONDS = 600.0  # what arrived since may not be in the read model yet
+_EVER = 2**62
 _PATH_COMPONENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
@@ -120,14 +122,14 @@ class Erasure:
         """Ends when done; stops at each yield to be called again later."""
         connection = self._index.connection()
         (batch,) = connection.execute(_SQL["batch"]).fetchone()
-        found = connection.execute(_SQL["leaving"], {"most": _MOST}).fetchall()
+        lingered = {"most": _MOST, "before": int((time_of_day - _LINGER_SECONDS) * 1e6)}
+        found = connection.execute(_SQL["leaving"], lingered).fetchall()
         for_good = [trace_id for trace_id, is_for_good, _, _ in found if is_for_good]
         now = self.under_way = Pass(len(found), len(for_good), time_of_day)
-        until = int(time.time() * 1e6)
-        # Of a trace that isn't there again, what arrived after the deletion says nothing either
+        known_us = int((time.time() - _UNKNOWN_SECONDS) * 1e6)
         leaving = [
-            Leaving(trace_id, deleted_us if is_back else max(until, deleted_us))
-            for trace_id, _, deleted_us, is_back in found
+            Leaving(trace_id, _until_us(bool(is_for_good), deleted_us, bool(is_back), known_us))
+            for trace_id, is_for_good, deleted_us, is_back in found
         ]
         yield from self._until(now, "waiting until the journal is in the lake", self._settled())
         for table in self._lake.tables:
@@ -195,3 +197,16 @@ class Erasure:
             if _PATH_COMPONENT.fullmatch(trace_id):  # a client may have chosen it
                 for place in places:
                     shutil.rmtree(place / trace_id, ignore_errors=True)
+
+
+def _until_us(is_for_good: bool, deleted_us: int, is_back: bool, known_us: int) -> int:
+    """Until when rows of a deleted trace arrived that go, in microseconds since the epoch.
+
+    Args:
+        is_back: whether it is there again; what arrived since the deletion stays then. Else that
+            says nothing, as a score that was on its way.
+        known_us: what had arrived by then is in the read model.
+    """
+    if is_for_good:
+        return _EVER
+    return deleted_us if is_back else max(deleted_us, known_us)

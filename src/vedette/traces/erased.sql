@@ -63,9 +63,10 @@ SELECT EXISTS (SELECT 1 FROM leaving WHERE for_good = 1),
   (SELECT min(deleted_us) FROM leaving WHERE for_good = 0);
 
 -- name: leaving
--- Those that are there again keep what arrived since.
+-- With whether the trace is there again. What was not deleted for good waits until `:before`.
 SELECT l.trace_id, l.for_good, l.deleted_us, t.id IS NOT NULL
 FROM leaving l LEFT JOIN traces t ON t.trace_id = l.trace_id
+WHERE l.for_good = 1 OR l.deleted_us < :before
 ORDER BY l.for_good DESC, l.deleted_us LIMIT :most;
 
 -- name: left
