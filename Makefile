@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 N ?= 200
+MINUTES ?= 60
 
-.PHONY: setup demo test check bench coverage-sim alert-sim crash exactness clean
+.PHONY: setup demo test check bench coverage-sim alert-sim crash exactness soak clean
 
 setup: .venv/.ready
 	@:
@@ -43,6 +44,9 @@ exactness: setup
 
 crash: setup
 	$(BIN)/python -m bench.crash --kills $(N)
+
+soak: setup
+	$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-data

@@ -17,7 +17,7 @@ from running import RunningVedette, free_port
 from vedette.settings import Settings
 
 COMMANDS = ("up", "server", "engine", "status", "config", "lint", "doctor", "demo")
-COMMANDS += ("sql", "recipes", "views", "backfill", "backfills")
+COMMANDS += ("sql", "recipes", "views", "backfill", "backfills", "delete")
 
 
 def run(*arguments: str, cwd: Path | None = None, **environment: str) -> tuple[int, str, str]:

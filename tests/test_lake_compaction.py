@@ -26,7 +26,7 @@ from lake_support import (
 )
 from vedette.intake.records import Record
 from vedette.lake import compaction, rewrite
-from vedette.lake.compaction import plan_days, plan_merges
+from vedette.lake.compaction import plan_days, plan_merges, replace_files
 from vedette.lake.files import DataFile, active_files
 from vedette.lake.rows import SegmentRows
 from vedette.lake.table import LakeTable
@@ -83,8 +83,8 @@ def test_what_was_planned_before_a_rival_committed_is_rejected(tmp_path: Path) -
     """Two handles on one plan: the case in which delta-rs's own optimize doubles rows."""
     table = filled(tmp_path, 8)
     before = record_ids(table)
-    slow, quick = compactor(table, tmp_path), compactor(open_lake(tmp_path).spans, tmp_path)
-    inputs = plan_merges(slow._files())[0]
+    rival = open_lake(tmp_path).spans
+    inputs = plan_merges(active_files(table.open(), table.spec))[0]
     outputs = [
         rewrite.rewrite(
             table.spec,
@@ -97,8 +97,9 @@ def test_what_was_planned_before_a_rival_committed_is_rejected(tmp_path: Path) -
         )
         for _ in range(2)
     ]
-    assert quick._commit(inputs, outputs[0])
-    assert not slow._commit(inputs, outputs[1])
+    stop = threading.Event()
+    assert replace_files(rival, inputs, outputs[0], stop)
+    assert not replace_files(table, inputs, outputs[1], stop)
     assert record_ids(table) == before
 
 

@@ -10,42 +10,23 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
 
 import sqlalchemy
 from packaging.requirements import Requirement
 
+from vedette.checklist import check_setup
+from vedette.findings import Finding
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
 from vedette.scoring.sandbox import missing_for_isolation
 from vedette.settings import Settings
 from vedette.supervisor import read_health
 
-State = Literal["ok", "warning", "failed"]
-
 _SLOW_SYNC_SECONDS = 0.1  # a write is acknowledged after one
 _SYNCS = 5
 _LITTLE_DISK_BYTES = 1024**3
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found.
-
-    Attributes:
-        check: its name.
-        state: ok; warning: it runs, but not as well as it could; failed: it will not run.
-        message: what was found, for people.
-        fix: what to do; "" if nothing needs to be done.
-    """
-
-    check: str
-    state: State
-    message: str
-    fix: str = ""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -56,6 +37,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """
     for check in _CHECKS:
         yield from check(settings)
+    yield from check_setup(settings)
 
 
 def _versions(_: Settings) -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from vedette.alerts.store import AlertStore
 from vedette.alerts.watch import Watch
 from vedette.alerts.webhook import Secret
 from vedette.archive.archival import Archival
+from vedette.erasure import Erasure
 from vedette.intake.journal import (
     JournalCorrupt,
     JournalFull,
@@ -32,7 +33,7 @@ from vedette.intake.journal import (
     JournalUnavailable,
     JournalWriter,
 )
-from vedette.lake.maintenance import Maintenance
+from vedette.lake.maintenance import Job, Maintenance
 from vedette.lake.read import SpanReader
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
@@ -55,6 +56,7 @@ _LONGEST_IDLE_SECONDS = 0.2
 _LONGEST_BACKOFF_SECONDS = 30.0
 _CHECKPOINT_SECONDS = 5.0
 _TRIM_SECONDS = 60.0
+_ERASE_SECONDS = 2.0
 _STOP_SECONDS = 6.0  # for what is under way; the supervisor kills after 8
 # What a disk, a lake or a database that is away looks like
 _FORESEEN = (
@@ -100,9 +102,14 @@ class Engine:
         )
         self._tails: list[Tail] = []  # none until there is a read model
         contents = SpanContents(self._index, journals, SpanReader(self._lake.spans))
-        self._maintenance = Maintenance(self._lake.tables, settings.scratch)
         self._scoring = Scoring(settings, self._index, contents, self._journal)
         self._archival = Archival(settings, self._index, contents, self._stopping)
+        self._erasure = Erasure(settings, self._index, journals, self._archival, self._stopping)
+        self._maintenance = Maintenance(
+            self._lake.tables,
+            settings.scratch,
+            [Job("erasing what was deleted", _ERASE_SECONDS, self._erasure.step)],
+        )
         self._control = control_engine(settings.control_uri)
         self._has_alerts = False  # the server makes their tables
         store = AlertStore(self._control, settings.url)
@@ -262,6 +269,7 @@ class Engine:
                 "archives": self._archival.state(),
                 "error": self._errors.get("archival") or self._archival.error,
             },
+            "erasure": self._erasure.state(),
             "workers": {**self._scoring.state(), "error": self._errors.get("scoring")},
             "alerts": {name: self._errors.get(name) for name in ("alerts", "notifications")},
         }

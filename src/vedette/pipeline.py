@@ -9,10 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from vedette.intake.journal import JournalReader
 from vedette.intake.records import Position
+from vedette.lake.erase import rows_without, trace_ids
 from vedette.lake.rows import SegmentRows
+from vedette.lake.schemas import mlflow_trace_id
 from vedette.lake.table import Lake
+from vedette.traces.erased import erased_among
 from vedette.traces.fold import Decoded, decoded
 from vedette.traces.index import TraceIndex
 
@@ -140,11 +146,23 @@ class Tail:
             rows.add(record, start, spans)
             start = end
         journal_id = self.journal.journal_id
-        self._lake.spans.append_segment(journal_id, number, rows.spans())
-        self._lake.annotations.append_segment(journal_id, number, rows.annotations())
-        self._lake.decisions.append_segment(journal_id, number, rows.decisions(), rows.cursors())
-        self._lake.logs.append_segment(journal_id, number, rows.logs())
+        spans, annotations = self._kept(rows.spans()), self._kept(rows.annotations())
+        self._lake.spans.append_segment(journal_id, number, spans)
+        self._lake.annotations.append_segment(journal_id, number, annotations)
+        decisions = self._kept(rows.decisions())
+        self._lake.decisions.append_segment(journal_id, number, decisions, rows.cursors())
+        self._lake.logs.append_segment(journal_id, number, self._kept(rows.logs()))
         self._lake.metrics.append_segment(journal_id, number, rows.metrics())
+
+    def _kept(self, rows: pa.Table) -> pa.Table:
+        """The rows without those of traces that were deleted for good."""
+
+        def ids() -> set[str]:
+            found = set(pc.unique(trace_ids(rows).drop_null()).to_pylist())
+            # A client may have chosen an id that looks like OpenTelemetry's
+            return found | set(map(mlflow_trace_id, found))
+
+        return rows_without(rows, erased_among(self._index.connection(), ids))
 
     def state(self) -> dict[str, Any]:
         """What ``/health`` tells of it."""

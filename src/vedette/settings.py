@@ -84,6 +84,12 @@ class Settings(BaseSettings):
     segment_bytes: ByteSize = Field(
         ByteSize(8 * _MIB), gt=0, description="... or at this size, whichever comes first."
     )
+    erasure_grace: float = Field(
+        600.0,
+        ge=0,
+        description="Files that `vedette delete` has replaced stay this long, for queries that "
+        "still read them.",
+    )
     trace_completion_buffer: float = Field(
         10.0,
         ge=0,

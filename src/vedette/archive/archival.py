@@ -23,6 +23,7 @@ from vedette.archive.table import ArchiveRefused, ArchiveTable, Overtaken, archi
 from vedette.archive.upkeep import Upkeep
 from vedette.lake.rewrite import Stopped
 from vedette.lake.storage import LakeUnavailable
+from vedette.lake.table import LakeTable
 from vedette.scoring.active import ControlMissing, ControlUnavailable, control_engine
 from vedette.settings import Settings
 from vedette.traces.contents import SpanContents
@@ -101,6 +102,7 @@ class Archival:
         self._control = control_engine(settings.control_uri)
         self._wanted = ArchiveSettings(self._control)
         self._wanted_at = float("-inf")
+        self._is_told = False  # which experiments are archived
         self.error: str | None = None
         self._invalid: dict[str, str] = {}
         self._tables: dict[TableName, _Table] = {}
@@ -123,8 +125,9 @@ class Archival:
             self._wanted_at = now
             try:
                 self._adopt(self._wanted.read())
-                self.error = None
+                self.error, self._is_told = None, True
             except ControlMissing:
+                self._is_told = True
                 return False
             except ControlUnavailable as error:
                 self.error = str(error)
@@ -140,6 +143,16 @@ class Archival:
         """Upkeep, unless the table can't be used: that is told once, and nothing is touched."""
         users = [one for one in self._archives.values() if one.setting.table == name]
         return [] if any(one.tasks[0].error for one in users) else table.tasks
+
+    def has_followed(self, batch: int) -> bool:
+        """Whether the archives have all changes of the read model up to this batch. Call it from
+        anywhere."""
+        archives = list(self._archives.values())
+        return self._is_told and all(one.sync.has_followed(batch) for one in archives)
+
+    def tables(self) -> list[LakeTable]:
+        """The tables that are archives. Call it from anywhere."""
+        return [one.table.lake_table for one in list(self._tables.values())]
 
     def state(self) -> dict[str, dict[str, Any]]:
         """How the archives are, by experiment id; times in seconds. Call it from anywhere."""

@@ -153,6 +153,10 @@ class ArchiveSync:
         self._identity, self._beginning = None, None
         self._work, self._filling, self._block = None, None, []
 
+    def has_followed(self, batch: int) -> bool:
+        """Whether every change of the read model up to this batch is in the table."""
+        return self._identity is not None and self._seen >= batch
+
     def sync(self) -> bool:
         """Take over some of what has changed; returns whether there is more."""
         return self._uninterrupted(self._sync)

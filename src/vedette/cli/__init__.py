@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from vedette import __version__
-from vedette.cli import alerts, archive, ask, backfill, doctor, look, maintain, manifest, query, run
+from vedette.cli import (
+    alerts,
+    archive,
+    ask,
+    backfill,
+    delete,
+    doctor,
+    look,
+    maintain,
+    manifest,
+    query,
+    run,
+)
 from vedette.cli.terminal import EXIT_CODES, FAILED, RUNNING, USAGE
 from vedette.processes import AlreadyRunning, DataUnusable
 from vedette.settings import SettingsError
@@ -24,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for _commands in (run, ask, backfill, query, manifest, archive, look, maintain, doctor):
+for _commands in (run, ask, backfill, query, manifest, archive, delete, look, maintain, doctor):
     app.add_typer(_commands.app)
 app.add_typer(alerts.app, name="alerts")
 

@@ -16,7 +16,7 @@ delete_tag      trace_id, key
 assessments     put: list[`AssessmentRow`]; delete: list[[trace_id, assessment_id]]
 decisions       what scoring decided, of one scorer: see `Decisions`
 backfill        history to be scored: see `BackfillRow`; of one job, the later adds to the first
-delete_traces   trace_ids: list[str]
+delete_traces   trace_ids: list[str]; for_good: bool (absent: false), see `vedette.traces.erased`
 link_run        trace_ids: list[str], run_id
 unlink_run      trace_ids: list[str], run_id
 link_prompts    trace_id, prompts: list["name/version"]

@@ -3,7 +3,8 @@
 The table is append-only. Readers keep the row with the newest ``updated_at`` of each
 ``annotation_id`` and drop it if ``deleted_at`` is set. ``updated_at`` is the time of arrival, not
 what the client says, so that the last write wins whatever clocks clients have. A METADATA row with
-``deleted_at`` deletes the trace and with it every annotation that is older.
+``deleted_at`` deletes the trace and with it every annotation that is older; one that is
+``deleted_by`` `DELETED_FOR_GOOD` stays when the rows it deletes are gone: nothing comes back.
 
 ===============  ===================================================  =============================
 annotation_type  annotation_id                                        value (JSON)
@@ -35,6 +36,7 @@ from vedette.lake.schemas import ANNOTATIONS_SCHEMA, lake_trace_id
 logger = logging.getLogger(__name__)
 
 _COLUMNS: list[str] = ANNOTATIONS_SCHEMA.names
+DELETED_FOR_GOOD = "vedette delete"
 _LAST_MICROSECOND = 253_402_300_799_999_999  # the end of the year 9999: what readers understand
 
 
@@ -122,8 +124,10 @@ def _delete_tag(record: Record, _: Sequence[DecodedSpan]) -> Iterator[dict[str, 
 
 
 def _delete_traces(record: Record, _: Sequence[DecodedSpan]) -> Iterator[dict[str, Any]]:
+    deleted_by = DELETED_FOR_GOOD if record.fields.get("for_good") else None
     for trace_id in record.fields["trace_ids"]:
-        yield {**_trace_row(trace_id, "METADATA", "metadata"), "deleted": True}
+        row = _trace_row(trace_id, "METADATA", "metadata")
+        yield {**row, "deleted": True, "deleted_by": deleted_by}
 
 
 def _link_run(record: Record, _: Sequence[DecodedSpan]) -> Iterator[dict[str, Any]]:

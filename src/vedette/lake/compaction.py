@@ -44,12 +44,12 @@ MAINTENANCE_APP = "maintenance"
 # rewritten at most once a tier, and once more when its day is over.
 _TIER_BYTES = (64 << 10, 512 << 10, 4 << 20, 32 << 20)
 _FAN_IN = 8
-_MERGE_BYTES = 64 << 20
-_MERGE_PREFIX = "tier"
+MERGE_BYTES = 64 << 20
+MERGE_PREFIX = "tier"
 
 # A finished day is sorted in slices of this size, by arrival. One slice, for most.
 _SLICE_BYTES = 2 << 30
-_DAY_PREFIX = "day"
+DAY_PREFIX = "day"
 
 # An appender that commits without a pause wins most races; the work of minutes is not given up
 # for that.
@@ -84,8 +84,8 @@ class Compactor:
             LakeUnavailable: try again later.
             Stopped: the stop event was set.
         """
-        runs = plan_merges(self._files())
-        return self._replace(runs[0], _MERGE_PREFIX, newest_only=False) if runs else None
+        found = plan_merges(self._files())
+        return self._replace(found[0], MERGE_PREFIX, newest_only=False) if found else None
 
     def sort_day(self, today: str) -> Compaction | None:
         """Sort (a slice of) one day before ``today`` ("2026-01-31"), if one is not sorted yet.
@@ -96,8 +96,8 @@ class Compactor:
             LakeUnavailable: try again later.
             Stopped: the stop event was set.
         """
-        runs = plan_days(self._files(), today)
-        return self._replace(runs[0], _DAY_PREFIX, newest_only=True) if runs else None
+        found = plan_days(self._files(), today)
+        return self._replace(found[0], DAY_PREFIX, newest_only=True) if found else None
 
     def _files(self) -> list[DataFile]:
         with lake_errors(f"reading the log of {self._table.storage.uri}"):
@@ -117,61 +117,79 @@ class Compactor:
                 newest_only=newest_only,
                 stop=self._stop,
             )
-            if not self._commit(inputs, outputs):
+            if not replace_files(table, inputs, outputs, self._stop):
                 return None
         return Compaction(len(inputs), len(outputs), sum(file.size for file in inputs))
 
-    def _commit(self, inputs: Sequence[DataFile], outputs: Sequence[NewFile]) -> bool:
-        storage, spec = self._table.storage, self._table.spec
-        give_up = time.monotonic() + _COMMIT_SECONDS
-        while time.monotonic() < give_up:
-            table = self._table.open()
-            active = {file.path for file in active_files(table, spec)}
-            if not active.issuperset(file.path for file in inputs):
-                logger.warning("%s: another process has compacted the same files", storage.uri)
-                return False
-            now_ms = int(time.time() * 1000)
-            version = (table.transaction_version(MAINTENANCE_APP) or 0) + 1
-            adds = [
-                add_action(file.path, file.size, file.day, file.stats, now_ms, data_change=False)
-                for file in outputs
-            ]
-            try:
-                table.create_write_transaction(
-                    [*adds, *(remove_action(file, now_ms) for file in inputs)],
-                    mode="append",
-                    schema=spec.schema,
-                    partition_by=[PARTITION],
-                    commit_properties=CommitProperties(
-                        max_commit_retries=0,
-                        app_transactions=[Transaction(MAINTENANCE_APP, version)],
-                    ),
-                    post_commithook_properties=NO_HOOKS,
-                )
-            except (CommitFailedError, DeltaError) as error:
-                if not is_conflict(error):
-                    raise
-                if self._stop.wait(_LONGEST_PAUSE_SECONDS * random.random()):
-                    raise Stopped from None
-                continue
-            return True
-        raise LakeUnavailable(
-            f"for {_COMMIT_SECONDS:.0f} s, every replacement of files in {storage.uri} met another"
-            " commit"
-        )
+
+def replace_files(
+    table: LakeTable,
+    inputs: Sequence[DataFile],
+    outputs: Sequence[NewFile],
+    stop: threading.Event,
+) -> bool:
+    """Put ``outputs`` in the place of ``inputs``, in one commit that is no arrival of their rows.
+
+    Args:
+        stop: set it to have this end within about a second.
+
+    Returns:
+        False if some of ``inputs`` are no longer part of the table; nothing has changed then.
+
+    Raises:
+        LakeUnavailable: try again later.
+        Stopped: the stop event was set.
+    """
+    storage, spec = table.storage, table.spec
+    give_up = time.monotonic() + _COMMIT_SECONDS
+    while time.monotonic() < give_up:
+        handle = table.open()
+        active = {file.path for file in active_files(handle, spec)}
+        if not active.issuperset(file.path for file in inputs):
+            logger.warning("%s: another process has replaced the same files", storage.uri)
+            return False
+        now_ms = int(time.time() * 1000)
+        version = (handle.transaction_version(MAINTENANCE_APP) or 0) + 1
+        adds = [
+            add_action(file.path, file.size, file.day, file.stats, now_ms, data_change=False)
+            for file in outputs
+        ]
+        try:
+            handle.create_write_transaction(
+                [*adds, *(remove_action(file, now_ms) for file in inputs)],
+                mode="append",
+                schema=spec.schema,
+                partition_by=[PARTITION],
+                commit_properties=CommitProperties(
+                    max_commit_retries=0,
+                    app_transactions=[Transaction(MAINTENANCE_APP, version)],
+                ),
+                post_commithook_properties=NO_HOOKS,
+            )
+        except (CommitFailedError, DeltaError) as error:
+            if not is_conflict(error):
+                raise
+            if stop.wait(_LONGEST_PAUSE_SECONDS * random.random()):
+                raise Stopped from None
+            continue
+        return True
+    raise LakeUnavailable(
+        f"for {_COMMIT_SECONDS:.0f} s, every replacement of files in {storage.uri} met another"
+        " commit"
+    )
 
 
 def plan_merges(files: Sequence[DataFile]) -> list[list[DataFile]]:
     """Which files to merge: neighbours in arrival, of one day and one tier."""
     tiers: dict[tuple[str, int], list[DataFile]] = {}
     for file in files:
-        if not _is_sorted(file) and file.size < _TIER_BYTES[-1]:
+        if not is_sorted(file) and file.size < _TIER_BYTES[-1]:
             tier = next(i for i, limit in enumerate(_TIER_BYTES) if file.size < limit)
             tiers.setdefault((file.day, tier), []).append(file)
     return [
         run
         for members in tiers.values()
-        for run in _runs(members, _MERGE_BYTES)
+        for run in runs(members, MERGE_BYTES)
         if len(run) >= _FAN_IN
     ]
 
@@ -180,23 +198,23 @@ def plan_days(files: Sequence[DataFile], today: str) -> list[list[DataFile]]:
     """Which files to sort: what is not sorted yet of the days before ``today``."""
     days: dict[str, list[DataFile]] = {}
     for file in files:
-        if file.day < today and not _is_sorted(file):
+        if file.day < today and not is_sorted(file):
             days.setdefault(file.day, []).append(file)
-    return [run for members in days.values() for run in _runs(members, _SLICE_BYTES)]
+    return [run for members in days.values() for run in runs(members, _SLICE_BYTES)]
 
 
-def _runs(files: Sequence[DataFile], limit: int) -> list[list[DataFile]]:
+def runs(files: Sequence[DataFile], limit: int) -> list[list[DataFile]]:
     """Cut ``files``, in their order, into runs of at most ``limit`` bytes."""
-    runs: list[list[DataFile]] = [[]]
+    found: list[list[DataFile]] = [[]]
     size = 0
     for file in files:
-        if runs[-1] and size + file.size > limit:
-            runs.append([])
+        if found[-1] and size + file.size > limit:
+            found.append([])
             size = 0
-        runs[-1].append(file)
+        found[-1].append(file)
         size += file.size
-    return [run for run in runs if run]
+    return [run for run in found if run]
 
 
-def _is_sorted(file: DataFile) -> bool:
-    return file.path.rsplit("/", 1)[-1].startswith(f"{_DAY_PREFIX}-")
+def is_sorted(file: DataFile) -> bool:
+    return file.path.rsplit("/", 1)[-1].startswith(f"{DAY_PREFIX}-")

@@ -46,15 +46,18 @@ class Maintenance:
     """Runs the jobs of some tables, one at a time, on a thread of its own.
 
     Run it in one process (the engine's), with a ``scratch`` directory of its own: what a process
-    that was killed has left there is removed.
+    that was killed has left there is removed. ``others`` are jobs that take turns with these.
     """
 
-    def __init__(self, tables: Sequence[LakeTable], scratch: Path) -> None:
+    def __init__(
+        self, tables: Sequence[LakeTable], scratch: Path, others: Sequence[Job] = ()
+    ) -> None:
         for leftover in scratch.glob(f"{SCRATCH_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.jobs = [job for table in tables for job in _jobs(table, scratch, self._stop)]
+        self.jobs += others
 
     @property
     def error(self) -> str | None:

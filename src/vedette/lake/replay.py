@@ -18,6 +18,7 @@ from mlflow.store.tracking.utils.trace_analytics import assessment_aggregate
 from vedette.intake.extract import extract, resource_tags
 from vedette.intake.records import AssessmentRow, Record
 from vedette.intake.spans import DecodedSpan, Resource
+from vedette.lake.annotations import DELETED_FOR_GOOD
 from vedette.lake.arrivals import Arrived, Place, arrivals
 from vedette.lake.replay_decisions import DECISION_COLUMNS, decisions_record
 from vedette.lake.schemas import mlflow_trace_id
@@ -63,6 +64,7 @@ class _Annotation(NamedTuple):
     valid: bool | None
     last_updated_at: int | None
     deleted_at: int | None
+    deleted_by: str | None
 
     @property
     def deleted(self) -> bool:
@@ -166,7 +168,8 @@ _Header = tuple[str, dict[str, Any]]  # of a record: its kind and its fields
 def _metadata(rows: _Rows) -> _Header:
     first, others = rows[0], rows[1:]
     if first.deleted:
-        return "delete_traces", {"trace_ids": [row.trace_id for row in rows]}
+        for_good = first.deleted_by == DELETED_FOR_GOOD
+        return "delete_traces", {"trace_ids": [row.trace_id for row in rows], "for_good": for_good}
     header = _value(first)
     header["metadata"] = header.pop("trace_metadata")
     header["trace_id"] = first.trace_id

@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vedette.lake.annotations import DELETED_FOR_GOOD
 from vedette.lake.cache import FileCache
 from vedette.lake.files import DataFile, StatsCollector
 from vedette.lake.schemas import PARTITION, TableSpec
@@ -63,6 +64,7 @@ def rewrite(
     *,
     prefix: str,
     newest_only: bool,
+    leaving: pa.Table | None = None,
     stop: threading.Event,
 ) -> list[NewFile]:
     """Write the rows of ``inputs``, all of one day, as files that are sorted by the table's key.
@@ -77,6 +79,7 @@ def rewrite(
         scratch: local directory for temporary files.
         prefix: what the new files' names begin with.
         newest_only: leave out superseded versions of rows that have an identity.
+        leaving: leave out the rows of these traces, see `vedette.lake.erase`.
         stop: set it to have the rewrite end within about a second.
 
     Raises:
@@ -87,11 +90,15 @@ def rewrite(
     with TemporaryDirectory(dir=scratch, prefix=SCRATCH_PREFIX) as name:
         directory = Path(name)
         outputs = _Outputs(spec, storage, directory, f"{PARTITION}={inputs[0].day}/{prefix}-")
-        with _database(directory) as database:
+        with small_database(directory) as database:
             paths = FileCache(storage, directory / "inputs").paths(inputs)
             source = _Source(database, spec, paths)
-            dropped = source.mark_superseded() if newest_only and spec.identity else 0
-            for batch in source.sorted_rows(without_superseded=dropped > 0):
+            if newest_only and spec.identity:
+                source.mark_superseded()
+            if leaving is not None:
+                source.mark_leaving(leaving)
+            dropped = source.left_out()
+            for batch in source.sorted_rows(without_left_out=dropped > 0):
                 if stop.is_set():
                     raise Stopped
                 outputs.write(batch, source.row_group_rows)
@@ -99,8 +106,8 @@ def rewrite(
     before, after = sum(file.rows for file in inputs), sum(f.stats["numRecords"] for f in written)
     if before != after + dropped:
         raise RowsLost(
-            f"rewriting {len(inputs)} files of {storage.uri} gave {after} rows and {dropped} "
-            f"superseded ones instead of {before}; the files stay as they were"
+            f"rewriting {len(inputs)} files of {storage.uri} gave {after} rows and left out "
+            f"{dropped}, of {before}; the files stay as they were"
         )
     return written
 
@@ -154,6 +161,7 @@ class _Source:
         self._key = spec.sort_key
         database.execute("SET VARIABLE paths = $paths", {"paths": paths})
         self._files = "read_parquet(getvariable('paths'), hive_partitioning = false)"
+        database.execute("CREATE TEMP TABLE left_out (record_id VARCHAR)")
         ((size, rows),) = database.execute(
             """
             SELECT sum(total_uncompressed_size), sum(num_values) FILTER (column_id = 0)
@@ -165,14 +173,13 @@ class _Source:
         fitting = _ROW_GROUP_BYTES * self._rows // max(self._bytes, 1)
         self.row_group_rows = max(_FEWEST_ROW_GROUP_ROWS, min(fitting, _ROW_GROUP_ROWS))
 
-    def mark_superseded(self) -> int:
-        """Note which rows have a newer version; returns how many."""
-        self._database.execute("CREATE TEMP TABLE superseded (record_id VARCHAR)")
+    def mark_superseded(self) -> None:
+        """Leave out rows that have a newer version."""
         keys = sorted({key for key, _ in self._bounds(1 + self._rows // _MARK_ROWS)})
         for where, bounds in _ranges([(key, "") for key in keys], self._key):
             self._database.execute(
                 f"""
-                INSERT INTO superseded
+                INSERT INTO left_out
                 SELECT record_id FROM (
                   SELECT record_id, row_number() OVER (
                     PARTITION BY {", ".join(self._spec.identity)} ORDER BY record_id DESC
@@ -182,14 +189,23 @@ class _Source:
                 """,
                 bounds,
             )
-        return int(self._database.execute("SELECT count(*) FROM superseded").fetchall()[0][0])
 
-    def sorted_rows(self, *, without_superseded: bool) -> Iterator[pa.RecordBatch]:
+    def mark_leaving(self, leaving: pa.Table) -> None:
+        """Leave out the rows of traces that were deleted."""
+        self._database.register("leaving", leaving)
+        self._database.execute(
+            f"INSERT INTO left_out SELECT record_id FROM {self._files} "
+            f"JOIN leaving ON {leaving_sql(self._spec)}"
+        )
+
+    def left_out(self) -> int:
+        """How many rows are left out."""
+        return int(self._database.execute("SELECT count(*) FROM left_out").fetchall()[0][0])
+
+    def sorted_rows(self, *, without_left_out: bool) -> Iterator[pa.RecordBatch]:
         """All rows, sorted by key, then by age, in batches of a row group's size."""
         columns = ", ".join(self._spec.file_schema.names)
-        wanted = (
-            "record_id NOT IN (SELECT record_id FROM superseded)" if without_superseded else "true"
-        )
+        wanted = "record_id NOT IN (SELECT record_id FROM left_out)" if without_left_out else "true"
         for where, bounds in _ranges(self._bounds(1 + self._bytes // _PASS_BYTES), self._key):
             yield from self._database.sql(
                 f"""
@@ -229,8 +245,20 @@ def _ranges(bounds: list[_Bound], key: str) -> Iterator[tuple[str, dict[str, str
         yield " AND ".join(conditions), parameters
 
 
+def leaving_sql(spec: TableSpec) -> str:
+    """The condition under which a row tells of a trace of the table ``leaving``, and is to leave.
+
+    Its columns: ``leaving_trace``, an id, and ``until``, microseconds since the epoch: what arrived
+    later stays. A deletion for good itself stays, too.
+    """
+    condition = f"{spec.trace_id_sql} = leaving_trace AND epoch_us(received_at) <= until"
+    if "deleted_by" not in spec.schema.names:
+        return condition
+    return f"{condition} AND deleted_by IS DISTINCT FROM '{DELETED_FOR_GOOD}'"
+
+
 @contextmanager
-def _database(directory: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def small_database(directory: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB of one thread and little memory that spills into ``directory``.
 
     It lives for one rewrite: closing it gives its memory back.

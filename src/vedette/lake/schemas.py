@@ -171,6 +171,17 @@ class TableSpec:
     identity: tuple[str, ...]
 
     @property
+    def trace_id_sql(self) -> str | None:
+        """SQL for the id of the trace that a row tells of, as the tables have it; None: rows of
+        this table tell of none."""
+        if "trace_id" in self.schema.names:
+            return "trace_id"
+        if "target_id" in self.schema.names:
+            of_span = "regexp_replace(target_id, ':[^:]*$', '')"
+            return f"CASE target_type WHEN 'SPAN' THEN {of_span} ELSE target_id END"
+        return None
+
+    @property
     def configured_stats(self) -> list[str]:
         """`stats` as the table's property has to name them.
 

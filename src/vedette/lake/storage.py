@@ -136,6 +136,14 @@ class Storage:
             while chunk := source.read(_COPY_BYTES):
                 file.write(chunk)
 
+    def remove(self, path: str) -> None:
+        """Delete a file; one that isn't there is no error."""
+        if self.local is not None:
+            (self.local / path).unlink(missing_ok=True)
+            return
+        with suppress(FileNotFoundError):
+            DeltaFileSystemHandler(self.uri, self.options).delete_file(path)
+
     def sync_log(self, after: int, until: int) -> None:
         """Make the commits of versions ``after`` + 1 to ``until`` durable.
 

@@ -36,6 +36,8 @@ def serve(settings: Settings) -> None:
     from vedette.mlflow_app.backfill_routes import backfill_routes
     from vedette.mlflow_app.backfills import Backfills
     from vedette.mlflow_app.control import prepare_control_database
+    from vedette.mlflow_app.deletion_routes import deletion_routes
+    from vedette.mlflow_app.doctor_routes import doctor_routes
     from vedette.mlflow_app.monitor_reads import MonitorReads
     from vedette.mlflow_app.monitor_routes import monitor_data_routes
     from vedette.mlflow_app.plane import open_plane
@@ -62,6 +64,8 @@ def serve(settings: Settings) -> None:
                 *archival_routes(ArchivalControl(plane)),
                 *alert_routes(alerts),
                 *backfill_routes(Backfills(plane)),
+                *deletion_routes(plane),
+                *doctor_routes(settings),
                 *health.routes(settings, plane.journal, scoring.scorers),
                 *sql_routes(sql),
                 *monitor_data_routes(monitor),

@@ -89,17 +89,8 @@ class WriteMethods:
             max_traces=max_traces,
             trace_ids=trace_ids,
         )
-        self._forget_reviews(deleted)
+        forget_reviews(self, deleted)
         return len(deleted)
-
-    def _forget_reviews(self, trace_ids: Sequence[str]) -> None:
-        """Take deleted traces off the review queues, which are in MLflow's tables."""
-        for start in range(0, len(trace_ids), _REVIEWED_TRACES_PER_QUERY):
-            some = trace_ids[start : start + _REVIEWED_TRACES_PER_QUERY]
-            with self.ManagedSessionMaker(read_only=False) as session:  # type: ignore[attr-defined]
-                session.query(SqlReviewQueueItem).filter(
-                    SqlReviewQueueItem.item_type == "trace", SqlReviewQueueItem.item_id.in_(some)
-                ).delete(synchronize_session=False)
 
     def create_assessment(self, assessment: Assessment) -> Assessment:
         """Add an assessment to a trace; one that it overrides becomes invalid."""
@@ -196,6 +187,16 @@ class WriteMethods:
             "Vedette keeps traces in Delta tables; MLflow's trace archival doesn't apply to them.",
             error_code=NOT_IMPLEMENTED,
         )
+
+
+def forget_reviews(store: Any, trace_ids: Sequence[str]) -> None:
+    """Take deleted traces off the review queues, which are in the tables of MLflow's ``store``."""
+    for start in range(0, len(trace_ids), _REVIEWED_TRACES_PER_QUERY):
+        some = trace_ids[start : start + _REVIEWED_TRACES_PER_QUERY]
+        with store.ManagedSessionMaker(read_only=False) as session:
+            session.query(SqlReviewQueueItem).filter(
+                SqlReviewQueueItem.item_type == "trace", SqlReviewQueueItem.item_id.in_(some)
+            ).delete(synchronize_session=False)
 
 
 def _value(value: Any, kind: str) -> str:

@@ -2,7 +2,8 @@
 
 One process owns the file. It follows the read model's table ``changes`` when asked (`Columns.sync`)
 and is never a source: a file that is unreadable, belongs to another read model, or has missed
-changes that are gone by now is thrown away and filled anew.
+changes that are gone by now is thrown away and filled anew. So is one that was deleted: that is how
+the engine has the owner forget what was deleted for good.
 """
 
 from __future__ import annotations
@@ -184,6 +185,7 @@ class Columns:
 
     def _sync(self, index: sqlite3.Connection) -> int:
         with self._lock:
+            self._leave_deleted_file()
             identity, head, trimmed = index.execute(_SQL["head"]).fetchone()
             if self._state == (identity, head):
                 return 0
@@ -201,6 +203,12 @@ class Columns:
                 return count
             finally:
                 cursor.close()
+
+    def _leave_deleted_file(self) -> None:
+        if self._database is not None and self._path is not None and not self._path.exists():
+            self._database.close()
+            self._database, self._state = None, None
+            self._path.with_name(self._path.name + ".wal").unlink(missing_ok=True)
 
     def _go_on(self) -> None:
         if self._closing.is_set():

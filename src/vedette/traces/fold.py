@@ -15,6 +15,7 @@ from vedette.intake.decode import decode_spans
 from vedette.intake.records import AssessmentRow, BackfillRow, Decisions, Record
 from vedette.intake.spans import DecodedSpan
 from vedette.named_sql import statements
+from vedette.traces.erased import erase, erased_among, note_leaving, traces_of, without_erased
 from vedette.traces.fold_decisions import fold_backfill, fold_decisions
 from vedette.traces.state import TraceState, apply_spans, apply_start, json_object, new_trace
 
@@ -88,22 +89,34 @@ class _Fold:
         self._arrived: set[str] = set()
         self._annotated: set[str] = set()  # traces whose tags or assessments changed
         self._deleted: list[str] = []
+        self._erased: set[str] = set()
         self._spans: dict[tuple[int, str], tuple[Any, ...]] = {}
         self._next_id = 0
 
     def run(self) -> None:
         self._load({trace_id for work in self._work for trace_id in _mentioned(*work)})
+        self._erased = erased_among(
+            self._connection, lambda: {one for work in self._work for one in traces_of(*work)}
+        )
         for record, spans in self._work:
             try:
-                if record.kind == "spans":
-                    self._log_spans(record, spans)
-                else:
-                    _ACTIONS[record.kind](self, record)
+                self._apply(record, spans)
             except (KeyError, TypeError, ValueError, AttributeError):
                 logger.exception(
                     "left out a %s record of %d: no sense in it", record.kind, record.at
                 )
         self._flush()
+
+    def _apply(self, record: Record, spans: list[DecodedSpan]) -> None:
+        if self._erased:
+            kept = without_erased(record, spans, self._erased)
+            if kept is None:
+                return
+            record, spans = kept
+        if record.kind == "spans":
+            self._log_spans(record, spans)
+        else:
+            _ACTIONS[record.kind](self, record)
 
     def _load(self, trace_ids: set[str]) -> None:
         last = self._execute(_SQL["last_trace"]).fetchone()
@@ -218,8 +231,14 @@ class _Fold:
 
     def _delete_traces(self, record: Record) -> None:
         self._flush()
+        for_good = bool(record.fields.get("for_good"))
+        note_leaving(self._connection, record, for_good=for_good)
         for trace_id in record.fields["trace_ids"]:
-            if (trace := self._traces.pop(trace_id, None)) is None:
+            trace = self._traces.pop(trace_id, None)
+            if for_good:
+                self._erased.add(trace_id)
+                erase(self._connection, trace_id)
+            if trace is None:
                 continue
             self._touched.add(trace.id)
             self._deleted.append(trace_id)

@@ -204,6 +204,23 @@ class TraceIndex:
         with self.durable_transaction() as connection:
             connection.execute(_SQL["make_durable"])
 
+    def compact(self) -> None:
+        """Write the file anew, so that nothing that was deleted can be read out of it.
+
+        Whoever writes waits meanwhile; the directory for temporary files needs room for it.
+
+        Raises:
+            sqlite3.OperationalError: somebody reads all the time; try again later.
+        """
+        self.connection()  # it is there, and of this code
+        with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None)) as connection:
+            connection.execute("PRAGMA temp_store = FILE")
+            with self._turn():
+                connection.execute("VACUUM")
+                (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise sqlite3.OperationalError(f"the log of {self.path} is being read all the time")
+
     def checkpoint(self) -> None:
         """Move what was committed from the write-ahead log to the file, so that the next writer
         begins the log anew. Call it every few seconds.

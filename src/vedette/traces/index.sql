@@ -153,6 +153,19 @@ CREATE TABLE IF NOT EXISTS deletions (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS deletions_by_trace ON deletions (trace_id);
 
+-- Traces that were deleted for good: what arrives of them is left out.
+CREATE TABLE IF NOT EXISTS erased (
+  trace_id TEXT PRIMARY KEY
+) WITHOUT ROWID;
+
+-- Deleted traces whose rows are still in the lake's files.
+CREATE TABLE IF NOT EXISTS leaving (
+  trace_id TEXT PRIMARY KEY,
+  for_good INTEGER NOT NULL,
+  deleted_us INTEGER NOT NULL         -- when, in the order of arrival: microseconds since the epoch
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS leaving_by_urgency ON leaving (for_good, deleted_us);
+
 -- Traces that have had spans or start_trace and are not yet complete.
 CREATE TABLE IF NOT EXISTS completing (
   trace INTEGER PRIMARY KEY,
@@ -258,6 +271,8 @@ CREATE TABLE IF NOT EXISTS decisions (
   PRIMARY KEY (scorer, unit_id, revision)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS decisions_of_unit ON decisions (unit_id);
+CREATE INDEX IF NOT EXISTS decisions_of_sessions ON decisions (trace_id)
+  WHERE unit_type = 'session';
 CREATE INDEX IF NOT EXISTS decisions_retrying ON decisions (next_attempt_ms)
   WHERE decision = 'retrying';
 CREATE INDEX IF NOT EXISTS decisions_failed ON decisions (scorer, decided_ms)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -22,6 +22,7 @@ from mlflow.protos.databricks_pb2 import (
     RESOURCE_DOES_NOT_EXIST,
     TEMPORARILY_UNAVAILABLE,
 )
+from mlflow.tracing.constant import TraceMetadataKey
 
 from vedette.intake.journal import JournalFull, JournalUnavailable, JournalWriter
 from vedette.intake.records import AssessmentRow, Position, Record, TraceHeader
@@ -31,6 +32,15 @@ _SQL = statements("vedette.traces", "writes")
 _ASSESSMENT_FIELDS = tuple(AssessmentRow.__annotations__)
 _DELETED_PER_RECORD = 10_000  # trace ids in one record
 _TRACE_NAME = "mlflow.traceName"  # a tag to its users, a column of the read model
+
+
+class UserTrace(NamedTuple):
+    """A trace of a user."""
+
+    trace_id: str
+    experiment_id: int
+    timestamp_ms: int
+    span_count: int
 
 
 class TraceWrites:
@@ -183,6 +193,31 @@ class TraceWrites:
                 "delete_traces", {"trace_ids": deleted[start : start + _DELETED_PER_RECORD]}
             )
         return deleted
+
+    def traces_of_user(self, user: str, experiment_id: int | None = None) -> list[UserTrace]:
+        """The traces whose metadata ``mlflow.trace.user`` is ``user``, oldest first.
+
+        Args:
+            experiment_id: only those of this experiment.
+        """
+        values = {
+            "key": TraceMetadataKey.TRACE_USER,
+            "user": user,
+            "experiment_id": experiment_id,
+        }
+        found = self._up_to_date().execute(_SQL["traces_of_user"], values)
+        return [UserTrace(*row) for row in found]
+
+    def waiting_for_erasure(self) -> int:
+        """How many traces that were deleted for good are still in some file."""
+        return int(self._up_to_date().execute(_SQL["waiting_for_erasure"]).fetchone()[0])
+
+    def delete_for_good(self, trace_ids: Sequence[str]) -> None:
+        """Delete traces so that nothing of them comes back, and the engine takes them out of all
+        files."""
+        for start in range(0, len(trace_ids), _DELETED_PER_RECORD):
+            some = list(trace_ids[start : start + _DELETED_PER_RECORD])
+            self._write("delete_traces", {"trace_ids": some, "for_good": True})
 
     def link_run(self, trace_ids: Sequence[str], run_id: str) -> None:
         """Link traces to a run. As in MLflow, neither needs to exist yet."""

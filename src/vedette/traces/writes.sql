@@ -24,6 +24,17 @@ SELECT t.trace_id, a.assessment_id FROM assessments a JOIN traces t ON t.id = a.
 WHERE a.run_id IN (SELECT value FROM json_each(:run_ids))
   AND json_extract(a.assessment_metadata, '$."mlflow.assessment.sourceRunId"') = a.run_id;
 
+-- name: traces_of_user
+-- The oldest first. CROSS JOIN: SQLite keeps the order of the tables.
+SELECT t.trace_id, t.experiment_id, t.timestamp_ms, t.span_count
+FROM trace_metadata m CROSS JOIN traces t ON t.id = m.trace
+WHERE m.key = :key AND m.value = :user
+  AND (:experiment_id IS NULL OR t.experiment_id = :experiment_id)
+ORDER BY t.timestamp_ms, t.trace_id;
+
+-- name: waiting_for_erasure
+SELECT count(*) FROM leaving WHERE for_good = 1;
+
 -- name: traces_to_delete
 -- The oldest first, at most :max_traces of them (-1: all).
 SELECT trace_id FROM traces
