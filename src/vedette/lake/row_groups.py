@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vedette.lake.files import DataFile
-from vedette.lake.objects import ObjectFiles
 from vedette.lake.storage import Storage
+
+if TYPE_CHECKING:
+    from vedette.lake.objects import ObjectFiles
 
 
 def rows_of_keys(

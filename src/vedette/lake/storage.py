@@ -89,7 +89,7 @@ def lake_errors(doing: str) -> Iterator[None]:
 def _first_lines(error: BaseException) -> str:
     plain = _DECORATION.sub("", str(error))
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    return "; ".join(lines[:4]) or type(error).__name__
+    return "; ".join(lines[:6]) or type(error).__name__
 
 
 class Storage:
