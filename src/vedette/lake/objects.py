@@ -102,6 +102,11 @@ class ObjectFiles:
         with _store_errors():
             return bytes(obstore.get_range(self._store, path, start=start, length=length))
 
+    def exist(self) -> bool:
+        """Whether there is any file."""
+        with _store_errors():
+            return any(obstore.list(self._store, chunk_size=1))
+
     def require_conditional_put(self) -> None:
         """Make sure that a file is put only if there is none: what each commit relies on.
 

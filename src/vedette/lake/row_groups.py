@@ -33,7 +33,8 @@ def rows_of_keys(
     source = _Ranges(storage.objects, file)
     with pq.ParquetFile(source, pre_buffer=True) as parquet:
         metadata = parquet.metadata
-        place = parquet.schema_arrow.names.index(key)
+        paths = [metadata.schema.column(n).path for n in range(metadata.num_columns)]
+        place = paths.index(key)
         groups = [
             number
             for number in range(metadata.num_row_groups)
