@@ -184,7 +184,7 @@ def test_a_slow_store_keeps_nobody_else_waiting(root: str, s3: S3Server, tmp_pat
             beats.append(time.monotonic())
 
     thread = threading.Thread(target=beat)
-    with s3.failing(lambda _: Fault(delay=0.1)):
+    with s3.failing(lambda _: Fault(delay=0.05)):
         thread.start()
         table.append_segment(JOURNAL, 2, numbered_segment(2))
         reader = SpanReader(open_lake(root, tmp_path).spans)
