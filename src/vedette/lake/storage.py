@@ -28,8 +28,6 @@ _DECORATION = re.compile("\x1b\\[[0-9;]*m|\u21b3 ?")  # colours and arrows in de
 _OPTION_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
 # The object store's client alone would try for three minutes before it told us that it can't.
 _RETRIES = {"max_retries": "5", "retry_timeout": "15s"}
-# Commits are conditional puts, whatever is set for other programs: with this they'd overwrite
-_SAFE = {"AWS_S3_ALLOW_UNSAFE_RENAME": "false"}
 # Only where values repeat: a dictionary of prompts is built for nothing.
 _DICTIONARY_COLUMNS = [
     "service_name",
@@ -64,7 +62,7 @@ class LakeRefused(LakeUnavailable):
 def storage_options(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The object store's options (endpoint, region, credentials): its own environment variables."""
     given = {k: v for k, v in environment.items() if k.startswith(_OPTION_PREFIXES)}
-    return {**_RETRIES, **given, **_SAFE}
+    return {**_RETRIES, **given}
 
 
 @contextmanager
