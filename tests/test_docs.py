@@ -30,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = ROOT / "examples" / "README.md"
 NOT_RUN = {"mermaid", "text"}  # pictures
+AWS_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"}
 T0 = 1_764_000_000 * 10**9
 
 
@@ -208,6 +209,8 @@ def require_known_variable(name: str) -> None:
         assert name.removeprefix("VEDETTE_").lower() in Settings.model_fields
     elif name.startswith("OTEL_"):
         assert hasattr(opentelemetry.sdk.environment_variables, name)
+    elif name.startswith("AWS_"):
+        assert name in AWS_VARIABLES
     else:
         assert hasattr(mlflow.environment_variables, name)
 

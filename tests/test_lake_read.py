@@ -235,7 +235,7 @@ def test_a_superseded_version_is_not_found_by_its_content(tmp_path: Path) -> Non
 
 @pytest.fixture
 def remote(tmp_path: Path) -> LakeTable:
-    """A lake that is only reached as object stores are, through delta-rs: no local path."""
+    """A lake that is only reached as object stores are, over a network: no local path."""
     table = Lake((tmp_path / "lake").as_uri(), tmp_path / "state", {}).spans
     table.storage.local = None
     (tmp_path / "lake" / "main/default/mlflow_otel_spans").mkdir(parents=True)
@@ -276,7 +276,7 @@ def test_a_local_copy_that_a_power_cut_has_damaged_is_fetched_again(
 def test_local_copies_are_given_up_when_they_are_too_many(
     remote: LakeTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "_LIMIT_BYTES", 60_000)
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 60_000)
     for segment in range(1, 6):
         remote.append_segment(JOURNAL, segment, numbered_segment(segment))
     ours = SpanReader(remote)

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from vedette.checklist import check_setup
 from vedette.findings import Finding
-from vedette.lake.storage import LakeUnavailable
+from vedette.lake.storage import LakeRefused, LakeUnavailable
 from vedette.lake.table import Lake
 from vedette.scoring.sandbox import missing_for_isolation
 from vedette.settings import Settings
@@ -140,12 +140,12 @@ def _control_database(settings: Settings) -> Iterator[Finding]:
 
 
 def _lake(settings: Settings) -> Iterator[Finding]:
+    lake = Lake(settings.lake_uri, settings.lake_state)
     try:
-        tables = [
-            table.spec.name
-            for table in Lake(settings.lake_uri, settings.lake_state).tables
-            if table.open_existing() is not None
-        ]
+        lake.require_safe_commits()
+        tables = [table.spec.name for table in lake.tables if table.open_existing() is not None]
+    except LakeRefused as error:
+        yield Finding("lake", "failed", str(error), "see docs/object-storage.md")
     except (LakeUnavailable, OSError) as error:
         fix = "see --lake; what a power cut has left of a commit the engine puts aside by itself"
         yield Finding("lake", "failed", f"{settings.lake_uri}: {error}", fix)

@@ -82,7 +82,7 @@ class Engine:
         self._trim_at = 0.0
         self._journal = JournalWriter(
             settings.engine_journal,
-            segment_seconds=settings.segment_seconds,
+            segment_seconds=settings.commit_seconds,
             segment_bytes=int(settings.segment_bytes),
             max_bytes=int(settings.journal_max_bytes),
         )

@@ -76,10 +76,11 @@ class Settings(BaseSettings):
         gt=0,
         description="Journal size at which writes are refused with 503 until the lake catches up.",
     )
-    segment_seconds: float = Field(
-        1.0,
+    segment_seconds: float | None = Field(
+        None,
         gt=0,
-        description="A journal segment is sealed, to become one Delta commit, at this age.",
+        description="A journal segment is sealed, to become one Delta commit, at this age.  "
+        "[default: 1, or 5 where the lake is in an object store]",
     )
     segment_bytes: ByteSize = Field(
         ByteSize(8 * _MIB), gt=0, description="... or at this size, whichever comes first."
@@ -153,6 +154,13 @@ class Settings(BaseSettings):
         if self.lake is None:
             return str(self.data / "lake")
         return self.lake if "://" in self.lake else str(_absolute(Path(self.lake)))
+
+    @property
+    def commit_seconds(self) -> float:
+        """Age at which a journal segment is sealed: requests to an object store cost money."""
+        if self.segment_seconds is not None:
+            return self.segment_seconds
+        return 5.0 if "://" in self.lake_uri and not self.lake_uri.startswith("file:") else 1.0
 
     @property
     def server_journal(self) -> Path:

@@ -89,14 +89,25 @@ class ArchiveTable:
             ArchiveRefused: there is a table that can't be an archive, or something else.
             LakeUnavailable: try again later.
         """
-        place = self.storage.local
-        if place is not None and _is_taken(place):
-            raise ArchiveRefused(f"at {place} is something that is no Delta table")
+        if self._is_taken():
+            raise ArchiveRefused(f"at {self.storage.uri} is something that is no Delta table")
         handle = self.open().handle
         wanted = f"interval {vacuum_hours} hours"
         if vacuum_hours is not None and handle.metadata().configuration.get(VACUUM) != wanted:
             with lake_errors(f"setting {VACUUM} of {self.storage.uri}"):
                 handle.alter.set_table_properties({VACUUM: wanted})
+
+    def _is_taken(self) -> bool:
+        """Whether something else than a table is there; an empty directory is nothing."""
+        place = self.storage.local
+        if place is None:
+            if self.lake_table.open_existing() is not None:
+                return False
+            with lake_errors(f"looking into {self.storage.uri}"):
+                return self.storage.objects.exist()
+        if not place.is_dir():
+            return place.exists()
+        return not (place / "_delta_log").exists() and any(place.iterdir())
 
     def open(self) -> Opened:
         """The table's newest version; the table is made if there has never been one.
@@ -169,13 +180,6 @@ class ArchiveTable:
 def archive_table(settings: Settings, name: TableName) -> ArchiveTable:
     """The table ``name`` of the lake that is set."""
     return ArchiveTable(name, settings.lake_uri, settings.lake_state / "archives")
-
-
-def _is_taken(place: Path) -> bool:
-    """Whether something else than a table is there; an empty directory is nothing."""
-    if not place.is_dir():
-        return place.exists()
-    return not (place / "_delta_log").exists() and any(place.iterdir())
 
 
 def refusal(handle: DeltaTable) -> str | None:

@@ -35,10 +35,29 @@ def up(loaded: LoadedSettings) -> None:
         from vedette.scoring.sandbox import choose_sandbox
 
         choose_sandbox(settings.sandbox)  # here, not in an engine that is started again and again
+    _require_lake(settings)
     try:
         Supervisor(settings).run(lambda health: _print_ready(settings, health))
     except StartFailed as failure:
         fail(str(failure), FAILED)
+
+
+def _require_lake(settings: Settings) -> None:
+    """Refuse an object store that can't hold the lake, unless it did before: what is wrong with
+    that may pass, and until then traces are taken.
+    """
+    if "://" not in settings.lake_uri:
+        return
+    from vedette.lake.storage import LakeRefused, LakeUnavailable
+    from vedette.lake.table import Lake
+
+    lake = Lake(settings.lake_uri, settings.lake_state)
+    try:
+        lake.require_safe_commits()
+    except LakeUnavailable as error:
+        if isinstance(error, LakeRefused) and not lake.is_known:
+            fail(str(error), FAILED)
+        print(f"warning: {error}", file=sys.stderr, flush=True)
 
 
 def _print_ready(settings: Settings, health: dict[str, Any]) -> None:

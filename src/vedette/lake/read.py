@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 
 from vedette.lake.cache import FileCache
 from vedette.lake.files import DataFile, active_files
+from vedette.lake.row_groups import rows_of_keys
 from vedette.lake.schemas import lake_trace_id, mlflow_trace_id
 from vedette.lake.storage import LakeUnavailable, lake_errors
 from vedette.lake.table import LakeTable
@@ -28,6 +29,8 @@ _REFRESHES_PER_HANDLE = 25
 _CACHED_BYTES_PER_FILE = 64 << 10
 _CACHED_SHARE_OF_FILE = 1 / 32
 _CACHED_BYTES = 96 << 20
+# Larger ones are not fetched from an object store for the few rows of some traces.
+_FETCHED_BYTES = 8 << 20
 
 _FILES = "read_parquet(getvariable('paths'), hive_partitioning = false)"
 # What makes a span's content.
@@ -108,15 +111,10 @@ class SpanReader:
             LakeUnavailable: the table can't be read now.
         """
         ids = {lake_trace_id(one.trace_id): one.trace_id for one in wanted}
-        condition = "= $ids[1]" if len(ids) == 1 else "IN (SELECT unnest($ids))"
         names = (*_COLUMNS, *columns)
-        # The time comes as a number: DuckDB needs pytz for the other.
-        select = f"SELECT {', '.join(names)}, epoch_us(received_at)"
         rows = self._query(
             lambda snapshot: snapshot.files_of(wanted),
-            lambda cursor: cursor.execute(
-                f"{select} FROM {_FILES} WHERE trace_id {condition}", {"ids": list(ids)}
-            ).fetchall(),
+            lambda files: self._rows_of(files, list(ids), names),
         )
         newest: dict[tuple[str, str], tuple[Any, ...]] = {}
         for row in rows:
@@ -145,12 +143,10 @@ class SpanReader:
             LakeUnavailable: the table can't be read now.
         """
         received_from = received_from_ms or 0
+        statement = _MATCHING.format(predicate=predicate_sql, received_from=received_from * 1000)
         rows = self._query(
             lambda snapshot: snapshot.files_since(received_from),
-            lambda cursor: cursor.execute(
-                _MATCHING.format(predicate=predicate_sql, received_from=received_from * 1000),
-                list(parameters),
-            ).fetchall(),
+            lambda files: self._select(files, statement, list(parameters)),
         )
         return {mlflow_trace_id(trace_id) for (trace_id,) in rows}
 
@@ -166,10 +162,38 @@ class SpanReader:
                 files = active_files(self._table, self._lake_table.spec)
                 self._snapshot = _Snapshot(version, files)
 
+    def _rows_of(
+        self, files: Sequence[DataFile], ids: list[str], names: Sequence[str]
+    ) -> list[tuple[Any, ...]]:
+        """The rows of traces: the columns, then when they arrived, in microseconds."""
+        whole = [f for f in files if f.size <= _FETCHED_BYTES or self._cache.has(f)]
+        condition = "= $ids[1]" if len(ids) == 1 else "IN (SELECT unnest($ids))"
+        # The time comes as a number: DuckDB needs pytz for the other.
+        select = f"SELECT {', '.join(names)}, epoch_us(received_at)"
+        rows = self._select(
+            whole, f"{select} FROM {_FILES} WHERE trace_id {condition}", {"ids": ids}
+        )
+        for file in set(files).difference(whole):
+            found = rows_of_keys(
+                self._lake_table.storage, file, "trace_id", ids, (*names, "received_at")
+            )
+            rows += zip(*(column.to_pylist() for column in found.columns), strict=True)
+        return rows
+
+    def _select(
+        self, files: Sequence[DataFile], statement: str, parameters: Any
+    ) -> list[tuple[Any, ...]]:
+        if not files:
+            return []
+        paths = self._cache.paths(files)
+        with self._databases.cursor(files) as cursor:
+            cursor.execute("SET VARIABLE paths = $paths", {"paths": paths})
+            return cursor.execute(statement, parameters).fetchall()
+
     def _query(
         self,
         choose: Callable[[_Snapshot], list[DataFile]],
-        run: Callable[[duckdb.DuckDBPyConnection], list[tuple[Any, ...]]],
+        run: Callable[[list[DataFile]], list[tuple[Any, ...]]],
     ) -> list[tuple[Any, ...]]:
         """Run a query over the chosen files; again on a newer snapshot if one has vanished."""
         with lake_errors(f"reading {self._lake_table.storage.uri}"):
@@ -178,10 +202,7 @@ class SpanReader:
                 if not files:
                     return []
                 try:
-                    paths = self._cache.paths(files)
-                    with self._databases.cursor(files) as cursor:
-                        cursor.execute("SET VARIABLE paths = $paths", {"paths": paths})
-                        return run(cursor)
+                    return run(files)
                 except (duckdb.IOException, FileNotFoundError) as error:
                     vanished = error
                     with self._lock:

@@ -6,23 +6,25 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake._internal import DeltaFileSystemHandler
 from deltalake.exceptions import DeltaError, DeltaProtocolError, SchemaMismatchError
+
+if TYPE_CHECKING:
+    from vedette.lake.objects import ObjectFiles
 
 logger = logging.getLogger(__name__)
 
 _DECORATION = re.compile("\x1b\\[[0-9;]*m|\u21b3 ?")  # colours and arrows in delta-rs's errors
-_COPY_BYTES = 8 << 20
 _OPTION_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
 # The object store's client alone would try for three minutes before it told us that it can't.
 _RETRIES = {"max_retries": "5", "retry_timeout": "15s"}
@@ -45,11 +47,16 @@ _DICTIONARY_COLUMNS = [
     "created_by",
     "source_type",
 ]
+_SAFE_STORES: set[tuple[str, ...]] = set()  # bucket and options that were tried
 _IDS = ["record_id", "span_id", "annotation_id", "decision_id"]  # texts that are never NULL
 
 
 class LakeUnavailable(Exception):
     """The lake can't be reached or written now; nothing is lost, try again later."""
+
+
+class LakeRefused(LakeUnavailable):
+    """The lake can't be where it is set to be; the message says why and what to do."""
 
 
 def storage_options(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -80,7 +87,7 @@ def lake_errors(doing: str) -> Iterator[None]:
 def _first_lines(error: BaseException) -> str:
     plain = _DECORATION.sub("", str(error))
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
-    return "; ".join(lines[:4]) or type(error).__name__
+    return "; ".join(lines[:6]) or type(error).__name__
 
 
 class Storage:
@@ -94,6 +101,27 @@ class Storage:
         if parsed.scheme in ("", "file"):
             self.local = Path(unquote(parsed.path) if parsed.scheme else self.uri)
 
+    @cached_property
+    def objects(self) -> ObjectFiles:
+        """The files in the object store; there are none of these where ``local`` is set."""
+        from vedette.lake.objects import ObjectFiles  # loads a client that few need
+
+        return ObjectFiles(self.uri, self.options)
+
+    def require_safe_commits(self) -> None:
+        """Make sure, once in a process, that of two commits of one version one fails.
+
+        Raises:
+            LakeRefused: it is not so, or the object store can't be used with these settings.
+            OSError: it can't be told now.
+        """
+        if self.local is not None:
+            return
+        bucket = urlparse(self.uri).netloc
+        if (bucket, *self.options.values()) not in _SAFE_STORES:
+            self.objects.require_conditional_put()
+            _SAFE_STORES.add((bucket, *self.options.values()))
+
     def write(self, path: str, rows: pa.Table) -> int:
         """Write a new Parquet file, durably; returns its size in bytes."""
         target = self._place(path)
@@ -102,7 +130,7 @@ class Storage:
             buffer = pa.BufferOutputStream()
             pq.write_table(rows, buffer, **options)
             content = buffer.getvalue().to_pybytes()
-            self._upload(path, [content])
+            self.objects.put(path, content)
             return len(content)
         try:
             pq.write_table(rows, target, **options)
@@ -117,32 +145,19 @@ class Storage:
         target = self._place(path)
         if target is None:
             size = source.stat().st_size
-            with source.open("rb") as file:
-                self._upload(path, iter(lambda: file.read(_COPY_BYTES), b""))
+            self.objects.upload(path, source)
             source.unlink()
             return size
         shutil.move(source, target)
         sync_file(target)
         return target.stat().st_size
 
-    def fetch(self, path: str, target: Path) -> None:
-        """Copy the table's file ``path`` from the object store to the local file ``target``.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-        """
-        source = DeltaFileSystemHandler(self.uri, self.options).open_input_file(path)
-        with target.open("wb") as file:
-            while chunk := source.read(_COPY_BYTES):
-                file.write(chunk)
-
     def remove(self, path: str) -> None:
         """Delete a file; one that isn't there is no error."""
-        if self.local is not None:
+        if self.local is None:
+            self.objects.delete(path)
+        else:
             (self.local / path).unlink(missing_ok=True)
-            return
-        with suppress(FileNotFoundError):
-            DeltaFileSystemHandler(self.uri, self.options).delete_file(path)
 
     def sync_log(self, after: int, until: int) -> None:
         """Make the commits of versions ``after`` + 1 to ``until`` durable.
@@ -190,14 +205,6 @@ class Storage:
     def _sync(self, path: str) -> None:
         if self.local is not None:
             sync_file(self.local / path)
-
-    def _upload(self, path: str, chunks: Iterable[bytes]) -> None:
-        # Not through pyarrow: it hands on its own buffers, which deltalake 1.6.6 refuses.
-        handler: Any = DeltaFileSystemHandler(self.uri, self.options)
-        stream = handler.open_output_stream(path, None)
-        for chunk in chunks:
-            stream.write(chunk)
-        stream.close()
 
     def _place(self, path: str) -> Path | None:
         if self.local is None:

@@ -69,15 +69,29 @@ class Lake:
         self.tables = (*self.folded, self.logs, self.metrics)
         self._state = state
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it has been written from here before; that can always be told."""
+        return any(self._state.glob("*.table"))
+
+    def require_safe_commits(self) -> None:
+        """Make sure that of two commits of one version of a table one fails.
+
+        Raises:
+            LakeRefused: it is not so, or the lake can't be where it is set to be.
+            LakeUnavailable: it can't be told now.
+        """
+        storage = self.spans.storage
+        with lake_errors(f"a first write to {storage.uri}"):
+            storage.require_safe_commits()
+
     def is_used(self) -> bool:
         """Whether there are tables, or have been.
 
         Raises:
             LakeUnavailable: that can't be told now.
         """
-        return any(self._state.glob("*.table")) or any(
-            table.open_existing() is not None for table in self.tables
-        )
+        return self.is_known or any(table.open_existing() is not None for table in self.tables)
 
 
 def table_storage(root: str, spec: TableSpec, options: Mapping[str, str]) -> Storage:
@@ -133,12 +147,14 @@ class LakeTable:
                 raise
 
     def open(self) -> DeltaTable:
-        """`open_durable`; creates the table the first time.
+        """`open_durable`, to write; creates the table the first time.
 
         Raises:
             LakeUnavailable: the table can't be read, or is not the one that was there before.
+            LakeRefused: where it is, it can't be written safely.
         """
         with lake_errors(f"opening {self.storage.uri}"):
+            self.storage.require_safe_commits()
             table = self.open_durable()
             if table is None:
                 table = self._create()
@@ -174,9 +190,10 @@ class LakeTable:
         except TableNotFoundError:
             if known is None:
                 return None
+            place = "Is its disk mounted" if self.storage.local else "Is it the right store"
             raise LakeUnavailable(
-                f"the table {self.storage.uri} was there before and is gone. Is its disk "
-                f"mounted? To start an empty one, remove {self._identity}."
+                f"the table {self.storage.uri} was there before and is gone. {place}? To start an "
+                f"empty one, remove {self._identity}."
             ) from None
         found = str(table.metadata().id)
         if known is not None and known != found:

@@ -48,7 +48,7 @@ class TracePlane:
         self.settings = settings
         self.journal = JournalWriter(
             settings.server_journal,
-            segment_seconds=settings.segment_seconds,
+            segment_seconds=settings.commit_seconds,
             segment_bytes=settings.segment_bytes,
             max_bytes=settings.journal_max_bytes,
         )

@@ -7,13 +7,14 @@ commits that failed leave files that nothing refers to.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from deltalake import DeltaTable
 
-from vedette.lake.cache import FileCache
+from vedette.lake.cache import LIMIT_BYTES, FileCache
 from vedette.lake.files import DataFile, active_files
+from vedette.lake.sql.errors import QueryRefused
 from vedette.lake.sql.worker import Files
 from vedette.lake.storage import lake_errors
 from vedette.lake.table import Lake, LakeTable
@@ -40,14 +41,28 @@ class Snapshots:
 
         Raises:
             LakeUnavailable: a table can't be read now.
+            QueryRefused: there is more in the object store than is fetched for a query.
             FileNotFoundError: a file has been removed from the object store meanwhile: try again.
         """
         with self._lock:
             versions = {one.name: one.refresh() for one in self._tables if one.name in names}
         followed = [one for one in self._tables if one.name in versions]
+        _require_room({one.name: versions[one.name] for one in followed if not one.is_local})
         return Files(
             {one.name: one.cache.paths(versions[one.name]) for one in followed},
             all(one.is_local for one in self._tables),
+        )
+
+
+def _require_room(files: Mapping[str, Sequence[DataFile]]) -> None:
+    """Queries' processes have no network: they read copies, for which there is so much room."""
+    size = sum(file.size for of_table in files.values() for file in of_table)
+    if size > LIMIT_BYTES:
+        largest = max(files, key=lambda name: sum(file.size for file in files[name]))
+        raise QueryRefused(
+            f"the query reads {size / 1e9:.1f} GB from the object store (most of it {largest}), "
+            f"and at most {LIMIT_BYTES / 1e9:.1f} GB are fetched for one. Ask another engine that "
+            "reads Delta tables where they are: docs/object-storage.md says how"
         )
 
 
