@@ -17,7 +17,7 @@ from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Record
 from vedette.intake.segments import segment_files
 from vedette.intake.spans import DecodedSpan
-from vedette.lake.read import SpanReader
+from vedette.lake.span_readers import SpanReaders
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
 from vedette.pipeline import Tail
@@ -40,7 +40,7 @@ class Plant:
         self.lake = Lake(str(self.data / "lake"), self.data / "lake.state")
         self.journal = JournalReader(self.data / "journal")
         self.tail = Tail(self.journal, self.index, self.lake)
-        self.contents = SpanContents(self.index, [self.journal], SpanReader(self.lake.spans))
+        self.contents = SpanContents(self.index, [self.journal], SpanReaders(self.lake))
 
     def write(self, *traces: int) -> None:
         for number in traces:

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     )
     from vedette.client.scoring_settings import set_sampling_strata, set_scoring_budget
     from vedette.client.sql import sql
+    from vedette.client.trace_location import set_experiment
 
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "disable_trace_archival",
     "enable_trace_archival",
+    "set_experiment",
     "set_sampling_strata",
     "set_scoring_budget",
     "sql",
@@ -31,6 +33,7 @@ __all__ = [
 _HOMES = {
     "disable_trace_archival": "vedette.client.archival",
     "enable_trace_archival": "vedette.client.archival",
+    "set_experiment": "vedette.client.trace_location",
     "set_sampling_strata": "vedette.client.scoring_settings",
     "set_scoring_budget": "vedette.client.scoring_settings",
     "sql": "vedette.client.sql",

@@ -161,7 +161,7 @@ def _lake(settings: Settings) -> Iterator[Finding]:
     try:
         tables = [
             table.spec.name
-            for table in Lake(settings.lake_uri, settings.lake_state).tables
+            for table in Lake(settings.lake_uri, settings.lake_state).all_tables()
             if table.open_existing() is not None
         ]
     except (LakeUnavailable, OSError) as error:

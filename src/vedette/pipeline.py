@@ -11,6 +11,7 @@ from typing import Any
 
 from vedette.intake.journal import JournalReader
 from vedette.intake.records import Position
+from vedette.lake.location import Location, in_order, location_of
 from vedette.lake.rows import SegmentRows
 from vedette.lake.table import Lake
 from vedette.traces.fold import Decoded, decoded
@@ -134,17 +135,22 @@ class Tail:
             self.lag_seconds = round(now - first.at / 1000, 3)
 
     def _append(self, number: int, work: Work) -> None:
-        rows = SegmentRows(self.journal.journal_id, number)
+        journal_id = self.journal.journal_id
+        found: dict[Location, SegmentRows] = {}
         start = 0
         for (record, spans), (_, end) in work:
-            rows.add(record, start, spans)
+            location = location_of(record)
+            if location not in found:
+                found[location] = SegmentRows(journal_id, number)
+            found[location].add(record, start, spans)
             start = end
-        journal_id = self.journal.journal_id
-        self._lake.spans.append_segment(journal_id, number, rows.spans())
-        self._lake.annotations.append_segment(journal_id, number, rows.annotations())
-        self._lake.decisions.append_segment(journal_id, number, rows.decisions(), rows.cursors())
-        self._lake.logs.append_segment(journal_id, number, rows.logs())
-        self._lake.metrics.append_segment(journal_id, number, rows.metrics())
+        for location in sorted(found, key=in_order):
+            rows, tables = found[location], self._lake.at(location)
+            tables.spans.append_segment(journal_id, number, rows.spans())
+            tables.annotations.append_segment(journal_id, number, rows.annotations())
+            tables.decisions.append_segment(journal_id, number, rows.decisions(), rows.cursors())
+            tables.logs.append_segment(journal_id, number, rows.logs())
+            tables.metrics.append_segment(journal_id, number, rows.metrics())
 
     def state(self) -> dict[str, Any]:
         """What ``/health`` tells of it."""

@@ -116,9 +116,11 @@ class Rebuild:
             self.progress = None
 
     def _run(self, progress: Progress) -> None:
-        for table in self._lake.tables:
+        for table in self._lake.all_tables():
             table.open_durable()  # what is found in it is taken off the journals
-        progress.of_rows = sum(map(count_rows, self._lake.folded))
+        progress.of_rows = sum(
+            count_rows(table) for place in self._lake.places() for table in place.folded
+        )
         present = {
             (journal.journal_id, number)
             for journal in self._journals
@@ -154,8 +156,7 @@ class Rebuild:
             draft.note_position(one, self._in_lake(one.journal_id))
         # What was quiet when the records end; the rest completes as ever
         last = min(last_at, int(time.time() * 1000))
-        ledger = self._lake.decisions.open_existing()
-        unknown = resumption.finish(last, lambda scorer: _transaction(ledger, CURSOR_APP + scorer))
+        unknown = resumption.finish(last, self._reached)
         traces = draft.publish(self._path)
         logger.warning(
             "the read model is rebuilt: %s traces of %s rows in %.1f s. Scorers go on where they "
@@ -171,6 +172,15 @@ class Rebuild:
                 ", ".join(unknown),
             )
 
+    def _reached(self, scorer: str) -> int | None:
+        """How far a scorer has come, as the ledgers have it: that of its experiment, or that by
+        default, if the experiment chose its location later."""
+        own = self._lake.at(self._lake.locations.of(scorer.partition("/")[0]))
+        for ledger in dict.fromkeys((own.decisions, self._lake.decisions)):
+            if (found := _transaction(ledger.open_existing(), CURSOR_APP + scorer)) is not None:
+                return found
+        return None
+
     def _in_lake(self, journal_id: str) -> int:
         """Every segment of the journal up to this number is in all tables.
 
@@ -179,7 +189,8 @@ class Rebuild:
         of that one the tables after it may miss their rows.
         """
         *before, last = (
-            _transaction(table.open_existing(), journal_id) or 0 for table in self._lake.tables
+            _transaction(table.open_existing(), journal_id) or 0
+            for table in self._lake.all_tables()
         )
         return max(last, *(version - 1 for version in before))
 

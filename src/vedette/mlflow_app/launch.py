@@ -34,6 +34,8 @@ def serve(settings: Settings) -> None:
     from vedette.mlflow_app.archival_control import ArchivalControl
     from vedette.mlflow_app.archival_routes import archival_routes
     from vedette.mlflow_app.control import prepare_control_database
+    from vedette.mlflow_app.location_control import LocationControl
+    from vedette.mlflow_app.location_routes import location_routes
     from vedette.mlflow_app.monitor_reads import MonitorReads
     from vedette.mlflow_app.plane import open_plane
     from vedette.mlflow_app.read_routes import read_routes
@@ -57,6 +59,7 @@ def serve(settings: Settings) -> None:
                 *scoring_routes(plane, scoring),
                 *archival_routes(ArchivalControl(plane)),
                 *alert_routes(Alerts(plane)),
+                *location_routes(LocationControl(plane)),
                 *health.routes(settings, plane.journal, scoring.scorers),
                 *sql_routes(sql),
                 *monitor_routes(monitor),

@@ -9,6 +9,8 @@ from concurrent.futures import Future
 
 from vedette.intake.journal import JournalWriter
 from vedette.intake.records import AssessmentRow, CountRow, Decisions, Position, Record
+from vedette.lake.location import stamp
+from vedette.lake.locations import Locations
 from vedette.scoring.arrival_order import arrived_until
 from vedette.scoring.breaker import Problem
 from vedette.scoring.progress import Batch, Progress
@@ -26,6 +28,7 @@ def commit(
     index: TraceIndex,
     scorers: Iterable[Progress],
     verdicts: Verdicts,
+    locations: Locations,
     *,
     everything: bool = False,
 ) -> bool:
@@ -36,6 +39,7 @@ def commit(
     Args:
         index: tells what places mean.
         verdicts: makes rows of outcomes.
+        locations: where the experiments' ledgers are.
         everything: also write counts and cursors alone, which else wait a few seconds for more.
 
     Returns:
@@ -53,7 +57,7 @@ def commit(
                 progress.unconfirmed = _draft(progress, index, verdicts, everything=everything)
             if progress.unconfirmed is None:
                 continue
-            writes.append((progress, _append(journal, progress.unconfirmed)))
+            writes.append((progress, _append(journal, progress.unconfirmed, locations)))
         except (TypeError, ValueError) as error:  # a defect, but none of the other scorers'
             problem = Problem(
                 "NOT_WRITTEN", f"its decisions can't be written: {error}", certain=True
@@ -165,5 +169,8 @@ def empty_record(
     )
 
 
-def _append(journal: JournalWriter, fields: Decisions) -> Future[Position]:
-    return journal.append(Record("decisions", int(time.time() * 1000), dict(fields)))
+def _append(journal: JournalWriter, fields: Decisions, locations: Locations) -> Future[Position]:
+    location = locations.of(fields["scorer"].partition("/")[0])
+    return journal.append(
+        Record("decisions", int(time.time() * 1000), {**fields, **stamp(location)})
+    )

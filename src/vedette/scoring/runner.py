@@ -15,6 +15,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from vedette.intake.journal import JournalReader, JournalWriter
+from vedette.lake.locations import Locations
 from vedette.scoring.active import (
     ActiveScorer,
     ActiveScorers,
@@ -109,6 +110,7 @@ class Scoring:
             self._spending,
             lambda place: index.position(journal.journal_id) >= place,
         )
+        self._locations = Locations(settings.lake_state)
         self._control = control_engine(settings.control_uri)
         # Not older than the buffer: a trace that arrived after start() finds its scorer known
         self._scorers = ActiveScorers(
@@ -225,7 +227,9 @@ class Scoring:
         }
 
     def _commit(self, known: dict[str, Progress], **options: Any) -> bool:
-        return commit(self._journal, self._index, known.values(), self._verdicts, **options)
+        return commit(
+            self._journal, self._index, known.values(), self._verdicts, self._locations, **options
+        )
 
     def _adopt(self, known: dict[str, Progress], active: list[ActiveScorer], newest: int) -> None:
         """Take over what started, stopped or changed."""
