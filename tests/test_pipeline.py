@@ -34,6 +34,12 @@ class Plant:
         self.writer = JournalWriter(data / "journal", segment_seconds=0.05)
         self.open()
 
+    @staticmethod
+    def follow(data: Path) -> Tail:
+        """What the engine of another process has."""
+        lake = Lake(str(data / "lake"), data / "lake.state")
+        return Tail(JournalReader(data / "journal"), TraceIndex(data / "index.db"), lake)
+
     def open(self) -> None:
         """What an engine that starts does."""
         self.index = TraceIndex(self.data / "index.db")

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from vedette.intake.records import Position
 from vedette.intake.segments import segment_files
 from vedette.lake.arrivals import Place, count_rows
 from vedette.lake.decisions import CURSOR_APP
+from vedette.lake.location import DEFAULT, Location
 from vedette.lake.replay import Replayed, replay
 from vedette.lake.replay_decisions import CountedOnce, without_places
 from vedette.lake.storage import sync_file
@@ -156,7 +158,7 @@ class Rebuild:
             draft.note_position(one, self._in_lake(one.journal_id))
         # What was quiet when the records end; the rest completes as ever
         last = min(last_at, int(time.time() * 1000))
-        unknown = resumption.finish(last, self._reached)
+        unknown = resumption.finish(last, _reached(self._lake))
         traces = draft.publish(self._path)
         logger.warning(
             "the read model is rebuilt: %s traces of %s rows in %.1f s. Scorers go on where they "
@@ -172,15 +174,6 @@ class Rebuild:
                 ", ".join(unknown),
             )
 
-    def _reached(self, scorer: str) -> int | None:
-        """How far a scorer has come, as the ledgers have it: that of its experiment, or that by
-        default, if the experiment chose its location later."""
-        own = self._lake.at(self._lake.locations.of(scorer.partition("/")[0]))
-        for ledger in dict.fromkeys((own.decisions, self._lake.decisions)):
-            if (found := _transaction(ledger.open_existing(), CURSOR_APP + scorer)) is not None:
-                return found
-        return None
-
     def _in_lake(self, journal_id: str) -> int:
         """Every segment of the journal up to this number is in all tables.
 
@@ -193,6 +186,22 @@ class Rebuild:
             for table in self._lake.all_tables()
         )
         return max(last, *(version - 1 for version in before))
+
+
+def _reached(lake: Lake) -> Callable[[str], int | None]:
+    """Tells how far a scorer has come, as the ledgers have it: that of its experiment, or that by
+    default, if the experiment was given its location later."""
+
+    @cache
+    def ledger(location: Location) -> DeltaTable | None:
+        return lake.at(location).decisions.open_existing()
+
+    def reached(scorer: str) -> int | None:
+        places = lake.locations.of(scorer.partition("/")[0]), DEFAULT
+        found = (_transaction(ledger(place), CURSOR_APP + scorer) for place in places)
+        return next((until for until in found if until is not None), None)
+
+    return reached
 
 
 def _transaction(table: DeltaTable | None, app_id: str) -> int | None:
