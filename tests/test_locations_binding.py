@@ -8,19 +8,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from mlflow.entities import ExperimentTag
 from mlflow.exceptions import MlflowException
 
-from differential.pair import open_pair
 from test_fold import spans_record
 from vedette.intake.otlp import RequestRefused
 from vedette.lake.location import DEFAULT, Location
 from vedette.lake.locations import LOCATION_TAG, Binding, Locations
+from vedette.mlflow_app.control import prepare_control_database
+from vedette.mlflow_app.environment import ARTIFACTS_PROXY, store_uri
 from vedette.mlflow_app.location_control import LocationControl
-from vedette.mlflow_app.plane import TracePlane
+from vedette.mlflow_app.plane import TracePlane, open_plane
 from vedette.mlflow_app.store import VedetteStore
+from vedette.settings import Settings
 from vedette.trace_locations import learn_locations
 
 SHOP = {"catalog_name": "shop", "schema_name": "prod", "table_prefix": "agent"}
@@ -60,14 +63,16 @@ class Parts:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
-    with open_pair(tmp_path_factory.mktemp("parts")) as pair:
-        yield Parts(pair.ours, pair.plane)
+    settings = Settings(data=tmp_path_factory.mktemp("parts"))
+    prepare_control_database(settings)
+    with open_plane(settings) as plane:
+        yield Parts(VedetteStore(store_uri(settings), ARTIFACTS_PROXY), plane)
 
 
 acts = st.lists(st.one_of(st.sampled_from([SHOP, OTHER, BY_DEFAULT]), st.just("trace")), max_size=6)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(acts=acts)
 def test_a_location_is_chosen_once_before_the_first_trace(
     parts: Parts, acts: list[dict[str, str] | str]
@@ -125,7 +130,7 @@ def test_there_is_no_such_experiment(parts: Parts, experiment_id: str) -> None:
 def test_refusals_say_where_the_traces_are(parts: Parts) -> None:
     experiment_id = parts.experiment()
     parts.bind(experiment_id)
-    with pytest.raises(MlflowException, match=r"keeps its traces in shop\.prod\.agent\. That can't"):
+    with pytest.raises(MlflowException, match=r"its traces in shop\.prod\.agent\. That can't"):
         parts.control.bind(experiment_id, OTHER)
     traced = parts.experiment()
     parts.trace(traced)

@@ -236,7 +236,8 @@ def test_the_read_model_is_rebuilt_from_all_locations(plant: Plant, commits: int
     if not commits:
         assert plant.journal.sealed_segments() == []
         found = index.connection().execute("SELECT scorer FROM scorer_cursors ORDER BY 1")
-        assert found.fetchall() == [(f"{one}/polite",) for one in PLACES]  # the ledgers' transactions tell
+        # As the ledgers' transactions tell
+        assert found.fetchall() == [(f"{one}/polite",) for one in PLACES]
 
 
 def test_all_locations_are_kept_small(plant: Plant) -> None:

@@ -108,7 +108,7 @@ def test_what_is_refused_leaves_everything_as_it_was(
     with pytest.raises(MlflowException, match="can't be used"):
         api.set_experiment(fresh, trace_location=UnityCatalog("a b", "prod"))
     assert MlflowClient().get_experiment_by_name(fresh) is None
-    with pytest.raises(MlflowException, match="must be a mlflow.entities.UnityCatalog"):
+    with pytest.raises(MlflowException, match=r"must be a mlflow\.entities\.UnityCatalog"):
         api.set_experiment(fresh, trace_location="shop.prod.agent")
     with pytest.raises(MlflowException, match="exactly one of"):
         api.set_experiment(trace_location=place)

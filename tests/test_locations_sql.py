@@ -86,7 +86,7 @@ def test_locations_in_one_query(lake: RowsLake) -> None:
     ],
 )
 def test_no_other_name_reaches_them(lake: RowsLake, table: str) -> None:
-    with pytest.raises(QueryRefused, match="there is no table|doesn't parse"):
+    with pytest.raises(QueryRefused, match=r"there is no table|doesn't parse"):
         lake.rows(f"SELECT * FROM {table}")
 
 
@@ -109,10 +109,10 @@ def test_a_recipe_on_another_location(lake: RowsLake) -> None:
 def test_every_recipe_is_wholly_on_the_location_that_is_chosen(dialect: str) -> None:
     for recipe in recipes().values():
         text = in_dialect(recipe.sql, dialect, DIGITS)
-        assert "mlflow_" not in "".join(
-            table.name for table in sqlglot.parse_one(text, read=dialect).find_all(sqlglot.exp.Table)
-        )
-        assert "7_" in text
+        parsed = sqlglot.parse_one(text, read=dialect)
+        names = [table.name for table in parsed.find_all(sqlglot.exp.Table)]
+        assert not [name for name in names if "mlflow_" in name]
+        assert [name for name in names if "7_" in name]
 
 
 def test_a_recipe_by_command() -> None:
@@ -121,7 +121,9 @@ def test_a_recipe_by_command() -> None:
         return done.exit_code, done.stdout, done.stderr
 
     code, out, err = run("--location", "shop.prod.agent", "--dialect", "spark")
-    assert (code, "shop.prod.agent_otel_spans" in out, "mlflow_otel" in out) == (0, True, False), err
+    assert code == 0, err
+    assert "shop.prod.agent_otel_spans" in out
+    assert "mlflow_otel" not in out
     code, _, err = run("--location", "shop")
     assert (code, "--location: 'shop' is no location" in err) == (2, True)
 
