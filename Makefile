@@ -20,9 +20,9 @@ setup: .venv/.ready
 demo: setup
 	@$(BIN)/vedette demo
 
-# Most tests wait for a process or a clock: as many at once as there are cores, up to 4.
+# Most tests wait for a process or a clock: three at once keep two cores busy.
 test: setup
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ from vedette.archive.upkeep import Upkeep
 from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Record
 from vedette.intake.segments import segment_files
-from vedette.lake.read import SpanReader
+from vedette.lake.span_readers import SpanReaders
 from vedette.lake.table import Lake
 from vedette.pipeline import Tail
 from vedette.settings import Settings
@@ -59,7 +59,7 @@ class Plant:
         self.index = TraceIndex(settings.index_path)
         self.index.catch_up([self.journal])
         self.lake = Lake(settings.lake_uri, settings.lake_state, {})
-        self.contents = SpanContents(self.index, [self.journal], SpanReader(self.lake.spans))
+        self.contents = SpanContents(self.index, [self.journal], SpanReaders(self.lake))
         self._copy_what_is_durable()
 
     def _copy_what_is_durable(self) -> None:

@@ -13,7 +13,7 @@ import orjson
 from starlette.applications import Starlette
 from starlette.types import Message
 
-from vedette.intake.http import otlp_routes
+from vedette.intake.http import Destination, otlp_routes
 from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.otlp import PROTOBUF, RequestRefused
 from vedette.intake.records import Position, Record
@@ -137,7 +137,7 @@ class OtlpServer:
         return [record for record, _ in found]
 
 
-async def _resolve(experiment_id: str) -> str:
-    if experiment_id not in ("0", "7"):
+async def _resolve(experiment_id: str | None, location: str | None) -> Destination:
+    if experiment_id not in (None, "0", "7"):
         raise RequestRefused(404, f"there is no experiment {experiment_id!r}")
-    return experiment_id
+    return Destination(experiment_id or "0")

@@ -11,6 +11,7 @@ import orjson
 import pyarrow as pa
 
 from lake_support import JOURNAL, open_lake
+from vedette.lake.location import DEFAULT, Location
 from vedette.lake.row_tables import MICROSECONDS_PER_DAY, table_of
 from vedette.lake.schemas import PARTITION
 from vedette.lake.sql.engine import SqlEngine
@@ -55,11 +56,12 @@ class RowsLake:
         """A query's result as Arrow has it."""
         return from_arrow(self.engine.run(query, **options).content)
 
-    def commit(self) -> None:
-        """Append what was collected to the tables."""
+    def commit(self, location: Location = DEFAULT) -> None:
+        """Append what was collected to the tables of a location."""
         self._segment += 1
-        for table in self.lake.tables:
-            rows = self._rows.pop(table.spec.name, [])
+        of_default = self.lake.tables
+        for table, like in zip(self.lake.at(location).tables, of_default, strict=True):
+            rows = self._rows.pop(like.spec.name, [])
             table.append_segment(JOURNAL, self._segment, table_of(rows, table.spec.schema))
 
     def span(

@@ -17,7 +17,7 @@ from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import Record
 from vedette.intake.segments import segment_files
 from vedette.intake.spans import DecodedSpan
-from vedette.lake.read import SpanReader
+from vedette.lake.span_readers import SpanReaders
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
 from vedette.pipeline import Tail
@@ -34,13 +34,19 @@ class Plant:
         self.writer = JournalWriter(data / "journal", segment_seconds=0.05)
         self.open()
 
+    @staticmethod
+    def follow(data: Path) -> Tail:
+        """What the engine of another process has."""
+        lake = Lake(str(data / "lake"), data / "lake.state")
+        return Tail(JournalReader(data / "journal"), TraceIndex(data / "index.db"), lake)
+
     def open(self) -> None:
         """What an engine that starts does."""
         self.index = TraceIndex(self.data / "index.db")
         self.lake = Lake(str(self.data / "lake"), self.data / "lake.state")
         self.journal = JournalReader(self.data / "journal")
         self.tail = Tail(self.journal, self.index, self.lake)
-        self.contents = SpanContents(self.index, [self.journal], SpanReader(self.lake.spans))
+        self.contents = SpanContents(self.index, [self.journal], SpanReaders(self.lake))
 
     def write(self, *traces: int) -> None:
         for number in traces:

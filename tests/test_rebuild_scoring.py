@@ -496,13 +496,13 @@ def test_scorers_of_an_older_version_begin_after_what_is_complete(
 ) -> None:
     append = commit._append
 
-    def of_old(journal: Any, fields: Any) -> Any:
+    def of_old(journal: Any, fields: Any, locations: Any) -> Any:
         old = {name: value for name, value in fields.items() if name != "arrived_until"}
         old["epochs"] = [
             {name: value for name, value in epoch.items() if name != "after_arrival"}
             for epoch in fields["epochs"]
         ]
-        return append(journal, old)
+        return append(journal, old, locations)
 
     with monkeypatch.context() as patch:
         patch.setattr(commit, "_append", of_old)

@@ -303,8 +303,12 @@ def test_the_process_can_write_nothing_even_where_duckdb_may(ground: Ground) -> 
 
 def running() -> list[psutil.Process]:
     """The processes of queries."""
-    below = psutil.Process().children(recursive=True)
-    return [process for process in below if "vedette.lake.sql.worker" in process.cmdline()]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # also of one that has ended, and was not waited for
+            if "vedette.lake.sql.worker" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def test_the_process_has_none_of_our_environment(ground: Ground) -> None:

@@ -27,7 +27,7 @@ from vedette.intake.decode_logs import decode_logs
 from vedette.intake.decode_metrics import decode_metrics
 from vedette.intake.otlp import JSON, PROTOBUF, parse_request
 from vedette.intake.records import Record
-from vedette.intake.signals import LOGS, METRICS, SIGNALS, TRACES, Signal
+from vedette.intake.signals import LOGS, METRICS, SIGNALS, Signal
 from vedette.lake.rows import SegmentRows
 
 LIMIT = 50_000
@@ -110,7 +110,7 @@ def test_json_and_compressed_bodies_are_the_same(
         (b"x", {"content-encoding": "gzip"}, 400, "not gzip"),
         (b"x", {"content-type": "text/plain"}, 415, PROTOBUF),
         (b"", {"x-mlflow-experiment-id": "99"}, 404, "99"),
-        (b"", {"X-Databricks-UC-Table-Name": TRACES.table}, 404, "goes to main.default.mlflow_o"),
+        (b"", {"X-Databricks-UC-Table-Name": "a.b.c_otel_spans"}, 404, "as main.default"),
         (b"x" * (LIMIT + 1), {}, 413, "50,000 bytes"),
     ],
 )

@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from vedette.intake.journal import JournalReader, JournalWriter
 from vedette.intake.records import AssessmentRow, Position, TraceHeader
+from vedette.lake.locations import Locations
 from vedette.traces.assessments import assessment_entity, assessment_row
 from vedette.traces.index import TraceIndex
 from vedette.traces.totals import gateway_cost, issue_trace_counts
@@ -28,7 +29,8 @@ class Opened:
         self.journal = JournalWriter(directory / "journal", **limits)
         self.index = TraceIndex(directory / "index.db")
         self.reader = JournalReader(directory / "journal")
-        self.writes = TraceWrites(self.journal, self.up_to_date)
+        self.locations = Locations(directory)
+        self.writes = TraceWrites(self.journal, self.up_to_date, self.locations)
 
     def up_to_date(self) -> Any:
         self.index.catch_up([self.reader])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from vedette.client.scoring_settings import set_sampling_strata, set_scoring_budget
     from vedette.client.sql import sql
+    from vedette.client.trace_location import set_experiment
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "enable_trace_archival",
     "get_backfill",
     "list_backfills",
+    "set_experiment",
     "set_sampling_strata",
     "set_scoring_budget",
     "sql",
@@ -48,6 +50,7 @@ _HOMES = {
     "enable_trace_archival": "vedette.client.archival",
     "get_backfill": "vedette.client.backfills",
     "list_backfills": "vedette.client.backfills",
+    "set_experiment": "vedette.client.trace_location",
     "set_sampling_strata": "vedette.client.scoring_settings",
     "set_scoring_budget": "vedette.client.scoring_settings",
     "sql": "vedette.client.sql",

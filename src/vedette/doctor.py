@@ -143,7 +143,9 @@ def _lake(settings: Settings) -> Iterator[Finding]:
     lake = Lake(settings.lake_uri, settings.lake_state)
     try:
         lake.require_safe_commits()
-        tables = [table.spec.name for table in lake.tables if table.open_existing() is not None]
+        tables = [
+            table.spec.name for table in lake.all_tables() if table.open_existing() is not None
+        ]
     except LakeRefused as error:
         yield Finding("lake", "failed", str(error), "see docs/object-storage.md")
     except (LakeUnavailable, OSError) as error:

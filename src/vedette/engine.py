@@ -34,7 +34,7 @@ from vedette.intake.journal import (
     JournalWriter,
 )
 from vedette.lake.maintenance import Job, Maintenance
-from vedette.lake.read import SpanReader
+from vedette.lake.span_readers import SpanReaders
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
 from vedette.memory import return_free_memory
@@ -45,6 +45,7 @@ from vedette.scoring.active import ControlUnavailable, control_engine
 from vedette.scoring.completion import Completion
 from vedette.scoring.runner import Scoring
 from vedette.settings import Settings
+from vedette.trace_locations import learn_locations
 from vedette.traces.columns import trim_changes, trim_deletions
 from vedette.traces.contents import SpanContents
 from vedette.traces.index import IndexUnavailable, TraceIndex, why_unusable
@@ -101,12 +102,12 @@ class Engine:
             stopping=self._stopping.is_set,
         )
         self._tails: list[Tail] = []  # none until there is a read model
-        contents = SpanContents(self._index, journals, SpanReader(self._lake.spans))
+        contents = SpanContents(self._index, journals, SpanReaders(self._lake))
         self._scoring = Scoring(settings, self._index, contents, self._journal)
         self._archival = Archival(settings, self._index, contents, self._stopping)
         self._erasure = Erasure(settings, self._index, journals, self._archival, self._stopping)
         self._maintenance = Maintenance(
-            self._lake.tables,
+            self._lake.all_tables(),
             settings.scratch,
             [Job("erasing what was deleted", _ERASE_SECONDS, self._erasure.step)],
         )
@@ -137,6 +138,7 @@ class Engine:
             thread.start()
         while not self._stopping.wait(1.0):
             if self._tails:
+                self._maintenance.include(self._lake.all_tables())
                 self._maintenance.tick(time.monotonic(), time.time())
             try:
                 self._publish()
@@ -201,6 +203,7 @@ class Engine:
         """Take up the read model, made anew if need be; what needs it waits for `_tails`."""
         why = why_unusable(self._settings.index_path, self._lake.is_used)
         if why is not None:
+            learn_locations(self._settings, self._lake.locations)
             self._rebuild.run(why)
         self._tails = [Tail(journal, self._index, self._lake) for journal in self._journals]
 

@@ -132,7 +132,7 @@ class Erasure:
             for trace_id, is_for_good, deleted_us, is_back in found
         ]
         yield from self._until(now, "waiting until the journal is in the lake", self._settled())
-        for table in self._lake.tables:
+        for table in self._lake.all_tables():
             now.doing = f"taking rows out of {table.spec.name}"
             erase_rows(table, leaving, self._settings.scratch, self._stop)
             yield
@@ -147,7 +147,7 @@ class Erasure:
         yield from self._until(
             now, "waiting for the archives", lambda: self._archival.has_followed(batch)
         )
-        tables: list[LakeTable] = [*self._lake.tables, *self._archival.tables()]
+        tables: list[LakeTable] = [*self._lake.all_tables(), *self._archival.tables()]
         tables = [table for table in tables if table.open_existing() is not None]
         replaced = [(table, replaced_files(table)) for table in tables]
         unread_at = time.time() + self._settings.erasure_grace

@@ -57,7 +57,7 @@ def maintain(settings: Settings) -> Iterator[Maintained]:
     scratch = settings.scratch / "maintain"
     shutil.rmtree(scratch, ignore_errors=True)  # of one that was killed
     try:
-        for table in Lake(settings.lake_uri, settings.lake_state).tables:
+        for table in Lake(settings.lake_uri, settings.lake_state).all_tables():
             yield _attempt(table.spec.name, table, partial(_own, table, scratch))
         for name, users in _archives(settings).items():
             archive = archive_table(settings, name)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from vedette.intake.journal import JournalReader
 from vedette.intake.records import Position
 from vedette.lake.erase import rows_without, trace_ids
+from vedette.lake.location import Location, in_order, location_of
 from vedette.lake.rows import SegmentRows
 from vedette.lake.schemas import mlflow_trace_id
 from vedette.lake.table import Lake
@@ -140,19 +141,23 @@ class Tail:
             self.lag_seconds = round(now - first.at / 1000, 3)
 
     def _append(self, number: int, work: Work) -> None:
-        rows = SegmentRows(self.journal.journal_id, number)
+        journal_id = self.journal.journal_id
+        found: dict[Location, SegmentRows] = {}
         start = 0
         for (record, spans), (_, end) in work:
-            rows.add(record, start, spans)
+            location = location_of(record)
+            if location not in found:
+                found[location] = SegmentRows(journal_id, number)
+            found[location].add(record, start, spans)
             start = end
-        journal_id = self.journal.journal_id
-        spans, annotations = self._kept(rows.spans()), self._kept(rows.annotations())
-        self._lake.spans.append_segment(journal_id, number, spans)
-        self._lake.annotations.append_segment(journal_id, number, annotations)
-        decisions = self._kept(rows.decisions())
-        self._lake.decisions.append_segment(journal_id, number, decisions, rows.cursors())
-        self._lake.logs.append_segment(journal_id, number, self._kept(rows.logs()))
-        self._lake.metrics.append_segment(journal_id, number, rows.metrics())
+        for location in sorted(found, key=in_order):
+            rows, tables = found[location], self._lake.at(location)
+            decisions = self._kept(rows.decisions())
+            tables.spans.append_segment(journal_id, number, self._kept(rows.spans()))
+            tables.annotations.append_segment(journal_id, number, self._kept(rows.annotations()))
+            tables.decisions.append_segment(journal_id, number, decisions, rows.cursors())
+            tables.logs.append_segment(journal_id, number, self._kept(rows.logs()))
+            tables.metrics.append_segment(journal_id, number, rows.metrics())
 
     def _kept(self, rows: pa.Table) -> pa.Table:
         """The rows without those of traces that were deleted for good."""

@@ -19,16 +19,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from deltalake import DeltaTable
 
 from vedette.intake.journal import JournalReader
-from vedette.intake.records import Position
+from vedette.intake.records import Position, Stream
 from vedette.intake.segments import segment_files
 from vedette.lake.arrivals import Place, count_rows
 from vedette.lake.decisions import CURSOR_APP
+from vedette.lake.location import DEFAULT, Location
 from vedette.lake.replay import Replayed, replay
 from vedette.lake.replay_decisions import CountedOnce, without_places
 from vedette.lake.storage import sync_file
@@ -116,9 +118,11 @@ class Rebuild:
             self.progress = None
 
     def _run(self, progress: Progress) -> None:
-        for table in self._lake.tables:
+        for table in self._lake.all_tables():
             table.open_durable()  # what is found in it is taken off the journals
-        progress.of_rows = sum(map(count_rows, self._lake.folded))
+        progress.of_rows = sum(
+            count_rows(table) for place in self._lake.places() for table in place.folded
+        )
         present = {
             (journal.journal_id, number)
             for journal in self._journals
@@ -154,8 +158,7 @@ class Rebuild:
             draft.note_position(one, self._in_lake(one.journal_id))
         # What was quiet when the records end; the rest completes as ever
         last = min(last_at, int(time.time() * 1000))
-        ledger = self._lake.decisions.open_existing()
-        unknown = resumption.finish(last, lambda scorer: _transaction(ledger, CURSOR_APP + scorer))
+        unknown = resumption.finish(last, _reached(self._lake))
         traces = draft.publish(self._path)
         logger.warning(
             "the read model is rebuilt: %s traces of %s rows in %.1f s. Scorers go on where they "
@@ -179,9 +182,26 @@ class Rebuild:
         of that one the tables after it may miss their rows.
         """
         *before, last = (
-            _transaction(table.open_existing(), journal_id) or 0 for table in self._lake.tables
+            _transaction(table.open_existing(), journal_id) or 0
+            for table in self._lake.all_tables()
         )
         return max(last, *(version - 1 for version in before))
+
+
+def _reached(lake: Lake) -> Callable[[str], int | None]:
+    """Tells how far a scorer has come, as the ledgers have it: that of its experiment, or that by
+    default, if the experiment was given its location later."""
+
+    @cache
+    def ledger(location: Location) -> DeltaTable | None:
+        return lake.at(location).decisions.open_existing()
+
+    def reached(scorer: str) -> int | None:
+        places = lake.locations.of(Stream.of(scorer).experiment_id), DEFAULT
+        found = (_transaction(ledger(place), CURSOR_APP + scorer) for place in places)
+        return next((until for until in found if until is not None), None)
+
+    return reached
 
 
 def _transaction(table: DeltaTable | None, app_id: str) -> int | None:

@@ -50,7 +50,7 @@ def sql(
 
     Logs and metrics that came by OTLP are in mlflow_otel_logs and mlflow_otel_metrics. Views have
     one row per trace: mlflow_trace_unified, and mlflow_trace_metadata without the spans. All may
-    be named in full, main.default.mlflow_otel_spans.
+    be named in full, main.default.mlflow_otel_spans; those of other locations must be.
 
     A query sees one version of each table, can only read, and is stopped when it takes too long or
     too much. What there is to query: see docs/sql.md.
@@ -69,6 +69,13 @@ def recipes(
         Literal["databricks", "spark", "duckdb"] | None,
         typer.Option(help="Print its text, for this engine, instead of running it."),
     ] = None,
+    location: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="catalog.schema.prefix of the tables; main.default.mlflow if left out.",
+        ),
+    ] = None,
     form: Format = "table",
     data: Data = None,
     max_rows: MaxRows = 10_000,
@@ -80,6 +87,7 @@ def recipes(
 
     Example: `vedette recipes latency_percentiles`, or with `--dialect spark` to see its text
     """
+    from vedette.lake.location import DEFAULT, Location
     from vedette.lake.recipes import recipe
     from vedette.lake.recipes import recipes as known
 
@@ -92,14 +100,19 @@ def recipes(
         return
     try:
         text = recipe(name).sql
+        place = DEFAULT if location is None else Location.parse(location)
     except KeyError as error:
         fail(str(error.args[0]), USAGE)
+    except ValueError as error:
+        fail(f"--location: {error}", USAGE)
     if dialect is not None:
         from vedette.lake.sql.dialect import in_dialect
 
-        print(in_dialect(text, dialect))
+        print(in_dialect(text, dialect, place))
         return
-    table = _run(text, "databricks", data, url, max_rows, seconds)
+    from vedette.lake.sql.names import located
+
+    table = _run(located(text, place), "databricks", data, url, max_rows, seconds)
     _print(table, "json" if as_json else form)
 
 
@@ -109,19 +122,23 @@ def views(
         Literal["databricks", "spark", "duckdb"], typer.Option(help="For this engine.")
     ] = "databricks",
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Where the tables are, for DuckDB.")
+        Path | None, typer.Option("--data", metavar="DIR", help="Whose tables.")
     ] = None,
 ) -> None:
     """Print SQL that makes the views of whole traces, for engines that read the tables themselves.
 
     mlflow_trace_unified has one row per trace with its spans and assessments,
-    mlflow_trace_metadata what was said about it, without the spans. `vedette sql` has both.
+    mlflow_trace_metadata what was said about it, without the spans; so it is in every location of
+    traces that the data directory knows. `vedette sql` has both.
 
     Example: `vedette views --dialect spark > views.sql`
     """
+    from vedette.lake.locations import Locations
     from vedette.lake.sql.views import view_statements
 
-    print(view_statements(dialect, load_settings({"data": data}).settings.lake_uri))
+    settings = load_settings({"data": data}).settings
+    places = Locations(settings.lake_state).places()
+    print(view_statements(dialect, settings.lake_uri, places))
 
 
 def _run(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from prometheus_client import CollectorRegistry, Counter
@@ -46,7 +46,6 @@ _REJECTED = {
 _EXPERIMENT_HEADER = "x-mlflow-experiment-id"
 _RUN_HEADER = "x-mlflow-run-id"
 _TABLE_HEADER = "x-databricks-uc-table-name"
-_DEFAULT_EXPERIMENT = "0"
 _RETRY_SECONDS = "2"
 # Bytes after decompression; larger bodies are parsed beside the event loop. JSON takes 100 times as
 # long as protobuf.
@@ -57,18 +56,29 @@ _BODIES_AT_ONCE = 8  # of the largest size; the bodies being received take no mo
 # google.rpc.Code, which OTLP's error bodies carry
 _CODES = {400: 3, 404: 5, 413: 3, 415: 3, 503: 14}
 
+
 # Gives the id of an experiment that takes traces, or raises RequestRefused
-ResolveExperiment = Callable[[str], Awaitable[str]]
+class Destination(NamedTuple):
+    """Where what is sent goes.
+
+    Attributes:
+        location: of the tables, as journal records have it; None: that by default.
+    """
+
+    experiment_id: str
+    location: str | None = None
 
 
-def otlp_routes(
-    journal: JournalWriter, resolve_experiment: ResolveExperiment, max_body_bytes: int
-) -> list[Route]:
+# Of the experiment and of the location, "catalog.schema.prefix", that a request names
+Resolve = Callable[[str | None, str | None], Awaitable[Destination]]
+
+
+def otlp_routes(journal: JournalWriter, resolve: Resolve, max_body_bytes: int) -> list[Route]:
     """``POST /v1/traces``, ``/v1/logs``, ``/v1/metrics`` and Databricks' paths for the same.
 
     Args:
         journal: what is sent goes there.
-        resolve_experiment: checks the experiment a request names.
+        resolve: checks what a request names, and chooses what it doesn't.
         max_body_bytes: after decompression; more is answered 413.
     """
 
@@ -78,12 +88,12 @@ def otlp_routes(
     async def take(signal: Signal, request: Request) -> Response:
         reply = JSON if media_type(request.headers.get("content-type", "")) == JSON else PROTOBUF
         try:
-            experiment_id = await resolve_experiment(_experiment(signal, request))
+            destination = await resolve(*_named(signal, request))
             with bodies.room() as room:
                 body = await _body(request, max_body_bytes, room)
                 parsed = await _parse(signal, body, request.headers, max_body_bytes, parsing)
                 await _journal(
-                    journal, signal, parsed, experiment_id, request.headers.get(_RUN_HEADER)
+                    journal, signal, parsed, destination, request.headers.get(_RUN_HEADER)
                 )
         except RequestRefused as refusal:
             return _refuse(reply, refusal.status, str(refusal))
@@ -135,12 +145,14 @@ async def _journal(
     journal: JournalWriter,
     signal: Signal,
     parsed: ParsedRequest,
-    experiment_id: str,
+    destination: Destination,
     run_id: str | None,
 ) -> None:
     if not parsed.accepted:
         return
-    fields: dict[str, Any] = {"experiment_id": experiment_id}
+    fields: dict[str, Any] = {"experiment_id": destination.experiment_id}
+    if destination.location is not None:
+        fields["location"] = destination.location
     if signal is TRACES:
         fields["run_id"] = run_id
     record = Record(signal.kind, time.time_ns() // 1_000_000, fields, parsed.body)
@@ -183,17 +195,21 @@ async def _body(request: Request, max_bytes: int, room: Callable[[int], None]) -
     return b"".join(chunks)
 
 
-def _experiment(signal: Signal, request: Request) -> str:
-    """The experiment a request is for, by its headers."""
-    table = request.headers.get(_TABLE_HEADER, signal.table)
-    if table != signal.table:
+def _named(signal: Signal, request: Request) -> tuple[str | None, str | None]:
+    """The experiment and the location that a request's headers name."""
+    experiment_id = request.headers.get(_EXPERIMENT_HEADER) or None
+    table = request.headers.get(_TABLE_HEADER)
+    if table is None:
+        return experiment_id, None
+    location, ending, rest = table.lower().rpartition(signal.ending)
+    if not ending or rest:
         raise RequestRefused(
             404,
-            f"there is no table {table!r}, which {_TABLE_HEADER} names. What is sent to "
-            f"{signal.path} goes to {signal.table}: name that or send no such header; "
-            f"{_EXPERIMENT_HEADER} chooses the experiment.",
+            f"there is no table {table!r}, which {_TABLE_HEADER} names, for what is sent to "
+            f"{signal.path}: such a one ends in {signal.ending}, "
+            f"as main.default.mlflow{signal.ending}",
         )
-    return request.headers.get(_EXPERIMENT_HEADER) or _DEFAULT_EXPERIMENT
+    return experiment_id, location
 
 
 def _acknowledge(signal: Signal, reply: str, parsed: ParsedRequest) -> Response:

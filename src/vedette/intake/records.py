@@ -3,7 +3,8 @@ them logs and metrics, which only go to the lake.
 
 A record is a JSON header (``kind``, ``at`` and the fields below) and, for spans, logs and metrics,
 a body holding the bytes of an OTLP request. The journal stores them, the lake and the read model
-are both functions of them, so replaying records in order rebuilds everything.
+are both functions of them, so replaying records in order rebuilds everything. In which
+``location`` of the lake its rows are is said there, too ("catalog.schema.prefix"; not by default).
 
 ==============  ==================================================================================
 kind            header fields besides ``kind`` and ``at`` (milliseconds since the epoch, on arrival)

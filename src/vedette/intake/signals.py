@@ -45,9 +45,9 @@ class Signal:
         return self.path, f"/api/2.0/otel{self.path}"
 
     @property
-    def table(self) -> str:
-        """The table's full name, as exporters set up for Databricks give it."""
-        return f"main.default.mlflow_otel_{self.kind}"
+    def ending(self) -> str:
+        """Of the names of the tables that it goes to."""
+        return f"_otel_{self.kind}"
 
     @property
     def groups(self) -> str:

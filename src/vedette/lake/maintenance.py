@@ -56,8 +56,17 @@ class Maintenance:
             shutil.rmtree(leftover, ignore_errors=True)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.jobs = [job for table in tables for job in _jobs(table, scratch, self._stop)]
-        self.jobs += others
+        self._scratch = scratch
+        self._tables: set[LakeTable] = set()
+        self.jobs: list[Job] = list(others)
+        self.include(tables)
+
+    def include(self, tables: Sequence[LakeTable]) -> None:
+        """Keep these tables, too."""
+        for table in tables:
+            if table not in self._tables:
+                self._tables.add(table)
+                self.jobs += _jobs(table, self._scratch, self._stop)
 
     @property
     def error(self) -> str | None:

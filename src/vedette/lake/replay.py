@@ -97,10 +97,15 @@ def replay(lake: Lake, scratch: Path) -> Iterator[Replayed]:
     Raises:
         LakeUnavailable: the lake can't be read now.
     """
-    spans = map(_spans, arrivals(lake.spans, _SPAN_COLUMNS, scratch))
-    annotations = map(_annotations, arrivals(lake.annotations, _Annotation._fields, scratch))
-    decisions = map(_decisions, arrivals(lake.decisions, DECISION_COLUMNS, scratch))
-    return heapq.merge(spans, annotations, decisions, key=lambda replayed: replayed.place)
+    streams: list[Iterator[Replayed]] = []
+    for place in lake.places():
+        annotations = arrivals(place.annotations, _Annotation._fields, scratch)
+        streams += [
+            map(_spans, arrivals(place.spans, _SPAN_COLUMNS, scratch)),
+            map(_annotations, annotations),
+            map(_decisions, arrivals(place.decisions, DECISION_COLUMNS, scratch)),
+        ]
+    return heapq.merge(*streams, key=lambda replayed: replayed.place)
 
 
 def _decisions(arrived: Arrived) -> Replayed:

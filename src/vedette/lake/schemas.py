@@ -7,12 +7,12 @@ touches one partition, whatever times its spans carry, so a client can't make th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-LOCATION = "main/default"
-TABLE_PREFIX = "mlflow"
+from vedette.lake.location import TABLE_PREFIX, Location
+
 PARTITION = "arrival_date"
 
 _MLFLOW_TRACE_ID = re.compile("tr-[0-9a-f]{32}")
@@ -189,6 +189,10 @@ class TableSpec:
         """
         structs = [column for column in self.schema if pa.types.is_struct(column.type)]
         return [*self.stats, *(f"{column.name}.{column.type[-1].name}" for column in structs)]
+
+    def at(self, location: Location) -> TableSpec:
+        """The spec of the table that is this one in another location."""
+        return replace(self, name=location.key(self.name))
 
     @property
     def file_schema(self) -> pa.Schema:

@@ -19,7 +19,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, PostCommitHookProperties, RemoveAction
 
 from vedette.lake.files import StatsCollector, add_action
-from vedette.lake.schemas import ANNOTATIONS, DECISIONS, LOCATION, PARTITION, SPANS, TableSpec
+from vedette.lake.location import DEFAULT, Location
+from vedette.lake.locations import Locations
+from vedette.lake.schemas import ANNOTATIONS, DECISIONS, PARTITION, SPANS, TableSpec
 from vedette.lake.storage import (
     LakeUnavailable,
     Storage,
@@ -48,26 +50,62 @@ _CONFIGURATION: dict[str, str | None] = {
 }
 
 
-class Lake:
+class LocationTables:
     """The tables of one location.
 
     Args:
-        root: local path or URI (``s3://``, ``gs://``, ``az://``) of the lake.
-        state: local directory in which it is noted which tables are ours, so that a lake that is
-            not mounted is not taken for a new one; also for copies of an object store's files.
-        options: the object store's options; by default those in the environment.
+        location: where they are in the lake.
+        root, state, options: the lake's, see `Lake`.
     """
 
-    def __init__(self, root: str, state: Path, options: Mapping[str, str] | None = None) -> None:
-        options = storage_options() if options is None else options
+    def __init__(
+        self, location: Location, root: str, state: Path, options: Mapping[str, str]
+    ) -> None:
         self.spans, self.annotations, self.decisions, self.logs, self.metrics = (
-            LakeTable(spec, table_storage(root, spec, options), state)
+            LakeTable(spec.at(location), table_storage(root, location, spec, options), state)
             for spec in (SPANS, ANNOTATIONS, DECISIONS, LOGS, METRICS)
         )
         # Those that the read model is made of; then all, in the order in which they are written
         self.folded = (self.spans, self.annotations, self.decisions)
         self.tables = (*self.folded, self.logs, self.metrics)
+
+
+class Lake(LocationTables):
+    """The tables of the location by default, and those of all others: see `at`.
+
+    Args:
+        root: local path or URI (``s3://``, ``gs://``, ``az://``) of the lake.
+        state: local directory in which it is noted which tables are ours, so that a lake that is
+            not mounted is not taken for a new one, and which locations there are; also for copies
+            of an object store's files.
+        options: the object store's options; by default those in the environment.
+    """
+
+    def __init__(self, root: str, state: Path, options: Mapping[str, str] | None = None) -> None:
+        self._root = root
         self._state = state
+        self._options = storage_options() if options is None else options
+        super().__init__(DEFAULT, root, state, self._options)
+        self.locations = Locations(state)
+        self._others: dict[Location, LocationTables] = {}
+
+    def at(self, location: Location) -> LocationTables:
+        """The tables of a location: the same objects each time."""
+        if location == DEFAULT:
+            return self
+        if (found := self._others.get(location)) is None:
+            made = LocationTables(location, self._root, self._state, self._options)
+            found = self._others.setdefault(location, made)
+        return found
+
+    def places(self) -> list[LocationTables]:
+        """The tables of all locations that there are now, in the order in which they are written:
+        itself last."""
+        return [self.at(location) for location in self.locations.places()]
+
+    def all_tables(self) -> list[LakeTable]:
+        """Those of all locations that there are now, in the order in which they are written."""
+        return [table for place in self.places() for table in place.tables]
 
     @property
     def is_known(self) -> bool:
@@ -91,12 +129,16 @@ class Lake:
         Raises:
             LakeUnavailable: that can't be told now.
         """
-        return self.is_known or any(table.open_existing() is not None for table in self.tables)
+        return self.is_known or any(
+            table.open_existing() is not None for table in self.all_tables()
+        )
 
 
-def table_storage(root: str, spec: TableSpec, options: Mapping[str, str]) -> Storage:
-    """Where the table is in the lake at ``root``."""
-    return Storage(f"{root.rstrip('/')}/{LOCATION}/{spec.name}", options)
+def table_storage(
+    root: str, location: Location, spec: TableSpec, options: Mapping[str, str]
+) -> Storage:
+    """Where the table that is ``spec`` in `DEFAULT` is in the lake at ``root``."""
+    return Storage("/".join((root.rstrip("/"), *location.table(spec.name))), options)
 
 
 class LakeTable:

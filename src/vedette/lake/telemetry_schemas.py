@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from vedette.lake.schemas import PARTITION, RESOURCE, SCOPE, TABLE_PREFIX, TableSpec
+from vedette.lake.location import TABLE_PREFIX
+from vedette.lake.schemas import PARTITION, RESOURCE, SCOPE, TableSpec
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 _PLACED = [("record_id", pa.string()), ("time", _TIMESTAMP), ("date", pa.date32())]

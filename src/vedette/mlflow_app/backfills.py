@@ -12,6 +12,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 
 from vedette.intake.journal import JournalFull, JournalUnavailable
 from vedette.intake.records import Record
+from vedette.lake.location import stamp
 from vedette.lake.storage import LakeUnavailable
 from vedette.mlflow_app.plane import TracePlane
 from vedette.processes import read_state
@@ -115,7 +116,8 @@ class Backfills:
 
     def _write(self, job: Backfill) -> None:
         try:
-            record = Record("backfill", int(time.time() * 1000), dict(job.row()))
+            fields = {**job.row(), **stamp(self._plane.locations.of(job.experiment_id))}
+            record = Record("backfill", int(time.time() * 1000), fields)
             self._plane.journal.append(record).result()
         except (JournalFull, JournalUnavailable) as error:
             raise unavailable(error) from error

@@ -11,7 +11,10 @@ from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 
-_FRESH_SECONDS = 5.0  # how late another server's delete_experiment may be noticed
+from vedette.lake.locations import LOCATION_TAG, Locations
+from vedette.trace_locations import learn
+
+_FRESH_SECONDS = 5.0  # how late what another server did may be noticed
 _LIMIT = 10_000
 _LARGEST_ID = 2**63 - 1  # SQLite's
 
@@ -40,10 +43,13 @@ class Experiments:
 
     Args:
         load: gives MLflow's entity for an experiment id, or raises its error.
+        locations: where experiments keep their traces, as far as it is known here; another server
+            may have been told.
     """
 
-    def __init__(self, load: Callable[[str], Any]) -> None:
+    def __init__(self, load: Callable[[str], Any], locations: Locations) -> None:
         self._load = load
+        self._locations = locations
         self._known: dict[str, tuple[float, ExperimentFacts]] = {}
 
     def get(self, experiment_id: str) -> ExperimentFacts:
@@ -56,6 +62,8 @@ class Experiments:
             return facts
         require_possible(experiment_id)
         experiment = self._load(experiment_id)
+        if (tag := experiment.tags.get(LOCATION_TAG)) is not None:
+            learn(experiment.experiment_id, tag, self._locations)
         facts = ExperimentFacts(
             experiment.experiment_id, experiment.artifact_location, experiment.lifecycle_stage
         )

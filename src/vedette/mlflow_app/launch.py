@@ -38,6 +38,8 @@ def serve(settings: Settings) -> None:
     from vedette.mlflow_app.control import prepare_control_database
     from vedette.mlflow_app.deletion_routes import deletion_routes
     from vedette.mlflow_app.doctor_routes import doctor_routes
+    from vedette.mlflow_app.location_control import LocationControl
+    from vedette.mlflow_app.location_routes import location_routes
     from vedette.mlflow_app.monitor_reads import MonitorReads
     from vedette.mlflow_app.monitor_routes import monitor_data_routes
     from vedette.mlflow_app.plane import open_plane
@@ -66,6 +68,7 @@ def serve(settings: Settings) -> None:
                 *backfill_routes(Backfills(plane)),
                 *deletion_routes(plane),
                 *doctor_routes(settings),
+                *location_routes(LocationControl(plane)),
                 *health.routes(settings, plane.journal, scoring.scorers),
                 *sql_routes(sql),
                 *monitor_data_routes(monitor),

@@ -5,29 +5,36 @@ Several stores live in a server process, made by MLflow wherever it wants one. T
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
-from mlflow.entities import TraceInfo
+from mlflow.entities import LifecycleStage, TraceInfo
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_STATE, TEMPORARILY_UNAVAILABLE
+from mlflow.protos.databricks_pb2 import (
+    INVALID_STATE,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+)
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.uri import append_to_uri_path
 from starlette.routing import BaseRoute
 
-from vedette.intake.http import otlp_routes
+from vedette.intake.http import Destination, otlp_routes
 from vedette.intake.journal import JournalCorrupt, JournalReader, JournalWriter
 from vedette.intake.otlp import PROTOBUF, RequestRefused, parse_request
-from vedette.lake.read import SpanReader
+from vedette.lake.location import DEFAULT, Location, stamp
+from vedette.lake.span_readers import SpanReaders
 from vedette.lake.storage import LakeUnavailable
 from vedette.lake.table import Lake
 from vedette.mlflow_app.environment import ARTIFACTS_PROXY, store_uri
 from vedette.mlflow_app.experiments import Experiments
 from vedette.readiness import rebuild_state, told
 from vedette.settings import Settings
+from vedette.trace_locations import learn_locations
 from vedette.traces.columns import Columns
 from vedette.traces.contents import SpanContents
 from vedette.traces.following import Following
@@ -38,6 +45,7 @@ from vedette.traces.writes import TraceWrites
 
 logger = logging.getLogger(__name__)
 
+_DEFAULT_EXPERIMENT = "0"
 _open: dict[str, TracePlane] = {}
 
 
@@ -57,13 +65,15 @@ class TracePlane:
             JournalReader(settings.engine_journal),
         ]
         lake = Lake(settings.lake_uri, settings.lake_state)
+        self.locations = lake.locations
         self.index = TraceIndex(settings.index_path, lake.is_used)
         self.control = SqlAlchemyStore(settings.control_uri, ARTIFACTS_PROXY)
-        self.experiments = Experiments(self.control.get_experiment)
-        self.writes = TraceWrites(self.journal, self.up_to_date)
+        learn_locations(settings, self.locations)
+        self.experiments = Experiments(self.control.get_experiment, self.locations)
+        self.writes = TraceWrites(self.journal, self.up_to_date, self.locations)
         self._columns = Columns(settings.metrics_path)
         self._following = Following(self._columns, self.index.connection)
-        self.contents = SpanContents(self.index, self._journals, SpanReader(lake.spans))
+        self.contents = SpanContents(self.index, self._journals, SpanReaders(lake))
         self.reads = TraceReads(self.up_to_date, self._columns, self.contents)
 
     def up_to_date(self) -> sqlite3.Connection:
@@ -122,13 +132,44 @@ class TracePlane:
         """The routes that take OTLP."""
         return otlp_routes(self.journal, self._resolve, self.settings.max_body_bytes)
 
-    async def _resolve(self, experiment_id: str) -> str:
+    async def _resolve(self, experiment_id: str | None, location: str | None) -> Destination:
         try:
-            return (await self.experiments.get_active_async(experiment_id)).experiment_id
+            place = None if location is None else Location.parse(location)
+        except ValueError as error:
+            raise RequestRefused(404, f"there are no such tables: {error}") from error
+        try:
+            if experiment_id is None:
+                experiment_id = await asyncio.to_thread(self._first_of, place)
+            found = (await self.experiments.get_active_async(experiment_id)).experiment_id
         except MlflowException as error:
             status = error.get_http_status_code()
             # The control database is down: the spans are as good as ever, later
             raise RequestRefused(503 if status >= 500 else status, error.message) from error
+        own = self.locations.of(found)
+        if place is not None and place != own:
+            raise RequestRefused(
+                400,
+                f"experiment {found} keeps its traces in {own}, not in {place}: name its table, or "
+                "leave out the header that names one",
+            )
+        return Destination(found, stamp(own).get("location"))
+
+    def _first_of(self, location: Location | None) -> str:
+        """The experiment of requests that name none: of those that are bound to the location, the
+        one that was first, so that another one doesn't take from it what is sent to it already.
+        """
+        if location in (None, DEFAULT):
+            return _DEFAULT_EXPERIMENT
+        for experiment_id, binding in self.locations.all().items():
+            if binding.location != location:
+                continue
+            if self.experiments.get(experiment_id).lifecycle_stage == LifecycleStage.ACTIVE:
+                return experiment_id
+        raise MlflowException(
+            f"no experiment keeps its traces in {location}: say so with vedette.set_experiment, or "
+            "name the tables of main.default.mlflow",
+            RESOURCE_DOES_NOT_EXIST,
+        )
 
     def close(self) -> None:
         """Flush and release the journal, close the mirror."""

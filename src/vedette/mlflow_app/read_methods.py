@@ -17,6 +17,7 @@ from mlflow.store.tracking import (
 from mlflow.tracing.analysis import TraceFilterCorrelationResult
 from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION
 
+from vedette.mlflow_app.located_ids import bare_ids, in_place
 from vedette.mlflow_app.plane import TracePlane
 
 
@@ -44,9 +45,13 @@ class ReadMethods:
         experiment_ids: Sequence[str] | None = None,
     ) -> list[Trace]:
         """Traces with their spans, those that are there and whole, in the order asked for."""
-        traces = self._plane.reads.batch_get_traces(trace_ids, experiment_ids=experiment_ids)
-        self._locate_artifacts(trace.info for trace in traces)
-        return traces
+        traces = self._plane.reads.batch_get_traces(
+            bare_ids(trace_ids), experiment_ids=experiment_ids
+        )
+        infos = in_place([trace.info for trace in traces], trace_ids, self._plane.locations)
+        self._locate_artifacts(infos)
+        kept = {info.trace_id for info in infos}
+        return [trace for trace in traces if trace.info.trace_id in kept]
 
     def batch_get_trace_infos(
         self,
@@ -55,7 +60,10 @@ class ReadMethods:
         experiment_ids: Sequence[str] | None = None,
     ) -> list[TraceInfo]:
         """Traces without their spans, those that are there, in the order asked for."""
-        infos = self._plane.reads.batch_get_trace_infos(trace_ids, experiment_ids=experiment_ids)
+        found = self._plane.reads.batch_get_trace_infos(
+            bare_ids(trace_ids), experiment_ids=experiment_ids
+        )
+        infos = in_place(found, trace_ids, self._plane.locations)
         self._locate_artifacts(infos)
         return infos
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from mlflow.entities import Experiment, Issue, ViewType
+from mlflow.entities import Experiment, ExperimentTag, Issue, ViewType
 from mlflow.entities.entity_type import EntityAssociationType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import NOT_IMPLEMENTED
@@ -18,6 +18,7 @@ from mlflow.store.tracking import SEARCH_ISSUES_DEFAULT_MAX_RESULTS
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.search_utils import SearchTraceUtils
 
+from vedette.lake.locations import LOCATION_TAG
 from vedette.mlflow_app.environment import ARTIFACTS_PROXY
 from vedette.mlflow_app.experiments import require_possible
 from vedette.mlflow_app.plane import plane_of
@@ -51,6 +52,24 @@ class VedetteStore(WriteMethods, ReadMethods, ScorerMethods, SqlAlchemyStore):  
         require_possible(experiment_id)
         found = super().get_experiment(experiment_id)  # type: ignore[no-untyped-call]
         return cast(Experiment, found)
+
+    def create_experiment(
+        self, name: str, artifact_location: str | None = None, tags: Any = None
+    ) -> str:
+        """As MLflow's; INVALID_PARAMETER_VALUE for the tag of its trace location."""
+        for tag in tags or ():
+            _refuse_location_tag(tag.key)
+        return str(super().create_experiment(name, artifact_location, tags))  # type: ignore[no-untyped-call]
+
+    def set_experiment_tag(self, experiment_id: str, tag: ExperimentTag) -> None:
+        """As MLflow's; INVALID_PARAMETER_VALUE for the tag of its trace location."""
+        _refuse_location_tag(tag.key)
+        super().set_experiment_tag(experiment_id, tag)  # type: ignore[no-untyped-call]
+
+    def delete_experiment_tag(self, experiment_id: str, key: str) -> None:
+        """As MLflow's; INVALID_PARAMETER_VALUE for the tag of its trace location."""
+        _refuse_location_tag(key)
+        super().delete_experiment_tag(experiment_id, key)  # type: ignore[no-untyped-call]
 
     def delete_experiment(self, experiment_id: str) -> None:
         """As MLflow's, which also deletes what the experiment's runs have assessed."""
@@ -163,4 +182,13 @@ def _refuse_traces(*types: Any) -> None:
         raise MlflowException(
             "Links of traces are found with search_traces: filter on run_id or prompt.",
             error_code=NOT_IMPLEMENTED,
+        )
+
+
+def _refuse_location_tag(key: str) -> None:
+    """What says where traces are can't be changed once it is said."""
+    if key == LOCATION_TAG:
+        raise MlflowException.invalid_parameter_value(
+            f"The tag {LOCATION_TAG} can't be set or deleted: where an experiment keeps its traces "
+            "is chosen once, with vedette.set_experiment."
         )

@@ -31,6 +31,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from vedette.intake.records import AssessmentRow
 from vedette.mlflow_app.experiments import require_possible
+from vedette.mlflow_app.located_ids import bare_ids
 from vedette.mlflow_app.plane import TracePlane
 from vedette.mlflow_app.starts import checked_row, experiment_of, started_info, trace_header
 from vedette.traces.assessments import assessment_entity, value_json
@@ -87,7 +88,7 @@ class WriteMethods:
             _parse_experiment_id(experiment_id),
             max_timestamp_ms=max_timestamp_millis,
             max_traces=max_traces,
-            trace_ids=trace_ids,
+            trace_ids=bare_ids(trace_ids) if trace_ids else None,
         )
         forget_reviews(self, deleted)
         return len(deleted)
@@ -160,12 +161,12 @@ class WriteMethods:
                 error_code=INVALID_PARAMETER_VALUE,
             )
         if trace_ids:
-            self._plane.writes.link_run(trace_ids, run_id)
+            self._plane.writes.link_run(bare_ids(trace_ids), run_id)
 
     def unlink_traces_from_run(self, trace_ids: Sequence[str], run_id: str) -> None:
         """Undo `link_traces_to_run`, where it was done."""
         if trace_ids:
-            self._plane.writes.unlink_run(trace_ids, run_id)
+            self._plane.writes.unlink_run(bare_ids(trace_ids), run_id)
 
     def link_prompts_to_trace(self, trace_id: str, prompt_versions: list[PromptVersion]) -> None:
         """Link prompt versions to a trace."""

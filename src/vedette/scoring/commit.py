@@ -8,7 +8,16 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 
 from vedette.intake.journal import JournalWriter
-from vedette.intake.records import AssessmentRow, CountRow, Decisions, Position, Record
+from vedette.intake.records import (
+    AssessmentRow,
+    CountRow,
+    Decisions,
+    Position,
+    Record,
+    Stream,
+)
+from vedette.lake.location import stamp
+from vedette.lake.locations import Locations
 from vedette.scoring.arrival_order import arrived_until
 from vedette.scoring.batches import Batch
 from vedette.scoring.breaker import Problem
@@ -28,6 +37,7 @@ def commit(
     index: TraceIndex,
     scorers: Iterable[Progress],
     verdicts: Verdicts,
+    locations: Locations,
     *,
     everything: bool = False,
 ) -> bool:
@@ -39,6 +49,7 @@ def commit(
     Args:
         index: tells what places mean.
         verdicts: makes rows of outcomes.
+        locations: where the experiments' ledgers are.
         everything: also write counts and cursors alone, which else wait a few seconds for more.
 
     Returns:
@@ -56,7 +67,7 @@ def commit(
                 progress.unconfirmed = _draft(progress, index, verdicts, everything=everything)
             if progress.unconfirmed is None:
                 continue
-            writes.append((progress, _append(journal, progress.unconfirmed)))
+            writes.append((progress, _append(journal, progress.unconfirmed, locations)))
         except (TypeError, ValueError) as error:  # a defect, but none of the other scorers'
             problem = Problem(
                 "NOT_WRITTEN", f"its decisions can't be written: {error}", certain=True
@@ -176,5 +187,8 @@ def empty_record(
     )
 
 
-def _append(journal: JournalWriter, fields: Decisions) -> Future[Position]:
-    return journal.append(Record("decisions", int(time.time() * 1000), dict(fields)))
+def _append(journal: JournalWriter, fields: Decisions, locations: Locations) -> Future[Position]:
+    location = locations.of(Stream.of(fields["scorer"]).experiment_id)
+    return journal.append(
+        Record("decisions", int(time.time() * 1000), {**fields, **stamp(location)})
+    )

@@ -15,6 +15,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from vedette.intake.journal import JournalReader, JournalWriter
+from vedette.lake.locations import Locations
 from vedette.scoring.active import (
     ActiveScorer,
     ActiveScorers,
@@ -110,6 +111,7 @@ class Scoring:
             self._spending,
             lambda place: index.position(journal.journal_id) >= place,
         )
+        self._locations = Locations(settings.lake_state)
         self._control = control_engine(settings.control_uri)
         # Not older than the buffer: a trace that arrived after start() finds its scorer known
         self._scorers = ActiveScorers(
@@ -206,7 +208,9 @@ class Scoring:
         }
 
     def _commit(self, known: dict[str, Progress], **options: Any) -> bool:
-        return commit(self._journal, self._index, known.values(), self._verdicts, **options)
+        return commit(
+            self._journal, self._index, known.values(), self._verdicts, self._locations, **options
+        )
 
     def _has_ended(self, stream: str) -> bool:
         """Whether a backfill's stream has come to its end."""

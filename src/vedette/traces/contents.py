@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from vedette.intake.content import content_of_row, content_of_span
 from vedette.intake.journal import JournalReader
 from vedette.intake.spans import DecodedSpan
-from vedette.lake.read import SpanReader, Wanted
+from vedette.lake.location import DEFAULT, Location
+from vedette.lake.read import Wanted
+from vedette.lake.span_readers import SpanReaders
 from vedette.lake.storage import LakeUnavailable
 from vedette.named_sql import statements
 from vedette.traces.fresh import FreshSpans
@@ -53,11 +55,10 @@ class SpanContents:
     """Gives the content of spans, from wherever it is."""
 
     def __init__(
-        self, index: TraceIndex, journals: Sequence[JournalReader], lake: SpanReader
+        self, index: TraceIndex, journals: Sequence[JournalReader], lake: SpanReaders
     ) -> None:
         self._index = index
         self._lake = lake
-        self._refreshed_at = float("-inf")
         self._fresh = FreshSpans(index, journals)
 
     def of(self, rows: Sequence[int]) -> dict[int, list[str]]:
@@ -80,8 +81,8 @@ class SpanContents:
         connection = self._index.connection()
         values = {"rows": json.dumps(list(rows))}
         traces = {
-            row: Wanted(trace_id, first, last)
-            for row, trace_id, first, last in connection.execute(_SQL["traces"], values)
+            row: (self._lake.location_of(str(experiment)), Wanted(trace_id, first, last))
+            for row, trace_id, experiment, first, last in connection.execute(_SQL["traces"], values)
         }
         order = list(connection.execute(_SQL["spans"], values))
         missing = {(row, span_id): received for row, span_id, received in order}
@@ -89,7 +90,7 @@ class SpanContents:
 
         def take(spans: _Found) -> None:
             for row, span_id in list(missing):
-                received, content = spans.get((traces[row].trace_id, span_id), (-1, str))
+                received, content = spans.get((traces[row][1].trace_id, span_id), (-1, str))
                 if received >= missing[row, span_id]:  # else: an older version of the span
                     found[row, span_id] = content()
                     del missing[row, span_id]
@@ -100,10 +101,11 @@ class SpanContents:
             if missing:
                 time.sleep(_WAIT_SECONDS * attempt)
                 wanted = [traces[row] for row in {row for row, _ in missing}]
+                if attempt:  # it may have come while its experiment was given its location
+                    wanted = [(DEFAULT, one) for at, one in wanted if at != DEFAULT] + wanted
                 take(self._from_lake(form, wanted, newest=attempt > 0))
             if missing:
-                wanted = [traces[row] for row in {row for row, _ in missing}]
-                take(self._from_journal(form, wanted))
+                take(self._from_journal(form, {traces[row][1].trace_id for row, _ in missing}))
         if missing:
             logger.warning("%d spans are neither in the journal nor in the lake", len(missing))
         contents: dict[int, list[Any]] = {}
@@ -134,16 +136,15 @@ class SpanContents:
             for span in spans
             if has_words(content_of_span(span), words)
         }
-        self._lake.refresh()
         condition, values = lake_condition(words)
         return found | self._lake.matching_traces(condition, values, received_from_ms)
 
-    def _from_lake(self, form: Form, wanted: Sequence[Wanted], *, newest: bool) -> _Found:
+    def _from_lake(
+        self, form: Form, wanted: Sequence[tuple[Location, Wanted]], *, newest: bool
+    ) -> _Found:
         try:
-            if newest or time.monotonic() - self._refreshed_at > _FRESH_SECONDS:
-                self._refreshed_at = time.monotonic()
-                self._lake.refresh()
-            read = self._lake.read_spans(wanted, form.columns)
+            max_age = 0.0 if newest else _FRESH_SECONDS
+            read = self._lake.read_spans(wanted, form.columns, max_age=max_age)
         except LakeUnavailable as error:
             if newest:  # it isn't in the journal either: only the lake can have it
                 raise
@@ -158,9 +159,9 @@ class SpanContents:
             for row in rows
         }
 
-    def _from_journal(self, form: Form, wanted: Sequence[Wanted]) -> _Found:
+    def _from_journal(self, form: Form, trace_ids: set[str]) -> _Found:
         found: _Found = {}
-        for record, spans in self._fresh.read({one.trace_id for one in wanted}):
+        for record, spans in self._fresh.read(trace_ids):
             for span in spans:
                 found[span.trace_id, span.span_id] = (record.at, partial(form.of_span, span))
         return found

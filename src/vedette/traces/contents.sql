@@ -1,7 +1,7 @@
 -- What is known of the spans of some traces; :rows is a JSON array of row ids.
 
 -- name: traces
-SELECT id, trace_id, first_received_ms, last_received_ms FROM traces
+SELECT id, trace_id, experiment_id, first_received_ms, last_received_ms FROM traces
 WHERE id IN (SELECT value FROM json_each(:rows));
 
 -- name: spans

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from typing import Any, NamedTuple, cast
@@ -26,6 +26,8 @@ from mlflow.tracing.constant import TraceMetadataKey
 
 from vedette.intake.journal import JournalFull, JournalUnavailable, JournalWriter
 from vedette.intake.records import AssessmentRow, Position, Record, TraceHeader
+from vedette.lake.location import DEFAULT, Location, stamp
+from vedette.lake.locations import Locations
 from vedette.named_sql import statements
 
 _SQL = statements("vedette.traces", "writes")
@@ -50,6 +52,7 @@ class TraceWrites:
         journal: where records go.
         up_to_date: gives this thread's connection to the read model after everything journaled so
             far has been folded into it.
+        locations: where the traces of experiments are.
 
     Raises (every method):
         MlflowException: TEMPORARILY_UNAVAILABLE when the journal is full or its disk refuses;
@@ -57,41 +60,50 @@ class TraceWrites:
     """
 
     def __init__(
-        self, journal: JournalWriter, up_to_date: Callable[[], sqlite3.Connection]
+        self,
+        journal: JournalWriter,
+        up_to_date: Callable[[], sqlite3.Connection],
+        locations: Locations,
     ) -> None:
         self._journal = journal
         self._up_to_date = up_to_date
+        self._locations = locations
         self._revising = threading.Lock()
 
     def log_spans(self, experiment_id: str, body: bytes) -> None:
         """Add spans: an OTLP request that was checked."""
-        self._write("spans", {"experiment_id": experiment_id, "run_id": None}, body)
+        fields = {"experiment_id": experiment_id, "run_id": None}
+        self._write("spans", self._locations.of(experiment_id), fields, body)
 
     def append_start(self, header: TraceHeader) -> Future[Position]:
         """`start_trace` without the wait; resolves when it is durable."""
-        return self._append("start_trace", {"trace": header})
+        location = self._locations.of(header["experiment_id"])
+        return self._append("start_trace", location, {"trace": header})
 
     def start_trace(self, header: TraceHeader) -> None:
         """Say what a trace is, whether or not any of its spans have arrived."""
-        self._write("start_trace", {"trace": header})
+        location = self._locations.of(header["experiment_id"])
+        self._write("start_trace", location, {"trace": header})
 
     def set_tag(self, trace_id: str, key: str, value: str | None) -> None:
         """Set a tag. RESOURCE_DOES_NOT_EXIST: there is no such trace."""
-        self._require_trace(self._up_to_date(), trace_id)
-        self._write("set_tag", {"trace_id": trace_id, "key": key, "value": value})
+        location = self._locate(self._up_to_date(), trace_id)
+        self._write("set_tag", location, {"trace_id": trace_id, "key": key, "value": value})
 
     def delete_tag(self, trace_id: str, key: str) -> None:
         """Delete a tag. RESOURCE_DOES_NOT_EXIST: the trace, or the tag on it, isn't there."""
         index = self._up_to_date()
         if key == _TRACE_NAME:
-            self._require_trace(index, trace_id)
+            self._locate(index, trace_id)
         statement = _SQL["name_exists" if key == _TRACE_NAME else "tag_exists"]
-        if index.execute(statement, {"trace_id": trace_id, "key": key}).fetchone() is None:
+        found = index.execute(statement, {"trace_id": trace_id, "key": key}).fetchone()
+        if found is None:
             raise MlflowException(
                 f"No trace tag with key '{key}' for trace with ID '{trace_id}'",
                 RESOURCE_DOES_NOT_EXIST,
             )
-        self._write("delete_tag", {"trace_id": trace_id, "key": key})
+        location = self._locations.of(str(found[0]))
+        self._write("delete_tag", location, {"trace_id": trace_id, "key": key})
 
     def create_assessment(self, row: AssessmentRow, *, new_id: bool) -> None:
         """Add an assessment; one that it overrides is marked invalid with it.
@@ -104,7 +116,7 @@ class TraceWrites:
         """
         with nullcontext() if new_id and not row["overrides"] else self._revising:
             index = self._up_to_date()
-            self._require_trace(index, row["trace_id"])
+            location = self._locate(index, row["trace_id"])
             if _find_assessment(index, row["assessment_id"]) is not None:
                 raise MlflowException(
                     f"Assessment with ID '{row['assessment_id']}' already exists; "
@@ -117,7 +129,7 @@ class TraceWrites:
                 if overridden is None:
                     raise _no_assessment(row["overrides"], row["trace_id"])
                 put.insert(0, {**overridden, "valid": False})
-            self._write("assessments", {"put": put})
+            self._write("assessments", location, {"put": put})
 
     def revise_assessment(
         self,
@@ -133,13 +145,13 @@ class TraceWrites:
             index = self._up_to_date()
             current = _find_assessment(index, assessment_id, trace_id)
             if current is None:
-                if index.execute(_SQL["trace_exists"], {"trace_id": trace_id}).fetchone() is None:
+                if index.execute(_SQL["experiment_of"], {"trace_id": trace_id}).fetchone() is None:
                     raise MlflowException(
                         f"Trace with request_id '{trace_id}' not found", RESOURCE_DOES_NOT_EXIST
                     )
                 raise _no_assessment(assessment_id, trace_id)
             row = change(current)
-            self._write("assessments", {"put": [row]})
+            self._write("assessments", self._locate(index, trace_id), {"put": [row]})
             return row
 
     def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
@@ -152,7 +164,8 @@ class TraceWrites:
             put = []
             if row["overrides"] and (restored := _find_assessment(index, row["overrides"])):
                 put.append({**restored, "valid": True})
-            self._write("assessments", {"put": put, "delete": [[trace_id, assessment_id]]})
+            fields = {"put": put, "delete": [[trace_id, assessment_id]]}
+            self._write("assessments", self._locate(index, trace_id), fields)
 
     def delete_assessments_of_runs(self, run_ids: Collection[str]) -> None:
         """Delete what these evaluation runs have assessed; the runs themselves are deleted."""
@@ -162,8 +175,8 @@ class TraceWrites:
             found = self._up_to_date().execute(
                 _SQL["assessments_of_runs"], {"run_ids": json.dumps(list(run_ids))}
             )
-            if delete := [list(pair) for pair in found]:
-                self._write("assessments", {"delete": delete})
+            for location, pairs in self._by_location(found).items():
+                self._write("assessments", location, {"delete": pairs})
 
     def delete_traces(
         self,
@@ -189,9 +202,9 @@ class TraceWrites:
         )
         deleted: list[str] = [trace_id for (trace_id,) in found]
         for start in range(0, len(deleted), _DELETED_PER_RECORD):
-            self._write(
-                "delete_traces", {"trace_ids": deleted[start : start + _DELETED_PER_RECORD]}
-            )
+            some = deleted[start : start + _DELETED_PER_RECORD]
+            location = self._locations.of(str(experiment_id))
+            self._write("delete_traces", location, {"trace_ids": some})
         return deleted
 
     def traces_of_user(self, user: str, experiment_id: int | None = None) -> list[UserTrace]:
@@ -215,34 +228,63 @@ class TraceWrites:
     def delete_for_good(self, trace_ids: Sequence[str]) -> None:
         """Delete traces so that nothing of them comes back, and the engine takes them out of all
         files."""
-        for start in range(0, len(trace_ids), _DELETED_PER_RECORD):
-            some = list(trace_ids[start : start + _DELETED_PER_RECORD])
-            self._write("delete_traces", {"trace_ids": some, "for_good": True})
+        for location, there in self._where(trace_ids).items():
+            for start in range(0, len(there), _DELETED_PER_RECORD):
+                some = there[start : start + _DELETED_PER_RECORD]
+                self._write("delete_traces", location, {"trace_ids": some, "for_good": True})
 
     def link_run(self, trace_ids: Sequence[str], run_id: str) -> None:
         """Link traces to a run. As in MLflow, neither needs to exist yet."""
-        self._write("link_run", {"trace_ids": list(trace_ids), "run_id": run_id})
+        self._write_links("link_run", trace_ids, run_id)
 
     def unlink_run(self, trace_ids: Sequence[str], run_id: str) -> None:
         """Undo `link_run`, where it was done."""
-        self._write("unlink_run", {"trace_ids": list(trace_ids), "run_id": run_id})
+        self._write_links("unlink_run", trace_ids, run_id)
 
     def link_prompts(self, trace_id: str, prompts: Sequence[str]) -> None:
         """Link prompt versions ("name/version"). RESOURCE_DOES_NOT_EXIST: no such trace."""
-        self._require_trace(self._up_to_date(), trace_id)
-        self._write("link_prompts", {"trace_id": trace_id, "prompts": list(prompts)})
+        location = self._locate(self._up_to_date(), trace_id)
+        self._write("link_prompts", location, {"trace_id": trace_id, "prompts": list(prompts)})
 
-    def _require_trace(self, index: sqlite3.Connection, trace_id: str) -> None:
-        if index.execute(_SQL["trace_exists"], {"trace_id": trace_id}).fetchone() is None:
+    def _write_links(self, kind: str, trace_ids: Sequence[str], run_id: str) -> None:
+        for location, some in self._where(trace_ids).items():
+            self._write(kind, location, {"trace_ids": some, "run_id": run_id})
+
+    def _where(self, trace_ids: Sequence[str]) -> dict[Location, list[str]]:
+        """Traces by where they are; one that hasn't come yet counts to the location by default."""
+        known: dict[str, int] = {}
+        if self._locations.places() != [DEFAULT]:
+            values = {"trace_ids": json.dumps(list(trace_ids))}
+            known.update(self._up_to_date().execute(_SQL["experiments_of"], values).fetchall())
+        found = self._by_location((known.get(trace_id, ""), trace_id) for trace_id in trace_ids)
+        return {location: [trace_id for (trace_id,) in some] for location, some in found.items()}
+
+    def _by_location(self, rows: Iterable[tuple[Any, ...]]) -> dict[Location, list[list[Any]]]:
+        """What follows the experiment's id in each row, by where the experiment's traces are."""
+        found: dict[Location, list[list[Any]]] = {}
+        for experiment_id, *rest in rows:
+            found.setdefault(self._locations.of(str(experiment_id)), []).append(rest)
+        return found
+
+    def _locate(self, index: sqlite3.Connection, trace_id: str) -> Location:
+        """Where a trace is. RESOURCE_DOES_NOT_EXIST: there is no such trace."""
+        found = index.execute(_SQL["experiment_of"], {"trace_id": trace_id}).fetchone()
+        if found is None:
             raise MlflowException(f"Trace with ID '{trace_id}' not found.", RESOURCE_DOES_NOT_EXIST)
+        return self._locations.of(str(found[0]))
 
-    def _write(self, kind: str, fields: dict[str, Any], body: bytes = b"") -> None:
+    def _write(
+        self, kind: str, location: Location, fields: dict[str, Any], body: bytes = b""
+    ) -> None:
         try:
-            self._append(kind, fields, body).result()
+            self._append(kind, location, fields, body).result()
         except (JournalFull, JournalUnavailable) as error:
             raise unavailable(error) from error
 
-    def _append(self, kind: str, fields: dict[str, Any], body: bytes = b"") -> Future[Position]:
+    def _append(
+        self, kind: str, location: Location, fields: dict[str, Any], body: bytes = b""
+    ) -> Future[Position]:
+        fields = {**fields, **stamp(location)}
         record = Record(kind, time.time_ns() // 1_000_000, fields, body)
         try:
             return self._journal.append(record)

@@ -1,15 +1,19 @@
 -- What a write looks up in the read model before it is journaled. Lists of ids are JSON arrays: one
 -- prepared statement for any number.
 
--- name: trace_exists
-SELECT 1 FROM traces WHERE trace_id = :trace_id;
+-- name: experiment_of
+SELECT experiment_id FROM traces WHERE trace_id = :trace_id;
+
+-- name: experiments_of
+SELECT trace_id, experiment_id FROM traces
+WHERE trace_id IN (SELECT value FROM json_each(:trace_ids));
 
 -- name: tag_exists
-SELECT 1 FROM traces t JOIN trace_tags g ON g.trace = t.id
+SELECT t.experiment_id FROM traces t JOIN trace_tags g ON g.trace = t.id
 WHERE t.trace_id = :trace_id AND g.key = :key;
 
 -- name: name_exists
-SELECT 1 FROM traces WHERE trace_id = :trace_id AND trace_name IS NOT NULL;
+SELECT experiment_id FROM traces WHERE trace_id = :trace_id AND trace_name IS NOT NULL;
 
 -- name: assessment
 SELECT a.assessment_id, t.trace_id, a.name, a.assessment_type, a.value, a.error,
@@ -20,7 +24,7 @@ WHERE a.assessment_id = :assessment_id;
 
 -- name: assessments_of_runs
 -- Those an evaluation run has written: the run is named in their metadata, as MLflow has it.
-SELECT t.trace_id, a.assessment_id FROM assessments a JOIN traces t ON t.id = a.trace
+SELECT t.experiment_id, t.trace_id, a.assessment_id FROM assessments a JOIN traces t ON t.id = a.trace
 WHERE a.run_id IN (SELECT value FROM json_each(:run_ids))
   AND json_extract(a.assessment_metadata, '$."mlflow.assessment.sourceRunId"') = a.run_id;
 

@@ -8,6 +8,7 @@ that the text only reads the lake is checked where it is run, see `vedette.lake.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ErrorLevel
 
+from vedette.lake.location import DEFAULT, Location
 from vedette.lake.sql.databricks import to_duckdb
 from vedette.lake.sql.errors import QueryRefused
-from vedette.lake.sql.names import TABLES_SCHEMA, resolve, unknown
+from vedette.lake.sql.names import TABLES_SCHEMA, located, resolve, unknown
 
 DIALECTS = ("databricks", "duckdb")
 _MOST_CHARACTERS = 100_000
@@ -35,8 +37,10 @@ class Translation(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def translate(text: str, dialect: str = "databricks") -> Translation:
-    """One query, with the lake's tables named as DuckDB has them.
+def translate(
+    text: str, dialect: str = "databricks", locations: tuple[Location, ...] = (DEFAULT,)
+) -> Translation:
+    """One query, with the tables of these locations named as DuckDB has them.
 
     Raises:
         QueryRefused: it doesn't parse, is no query, is several, names a table that isn't there, or
@@ -45,7 +49,7 @@ def translate(text: str, dialect: str = "databricks") -> Translation:
     if len(text) > _MOST_CHARACTERS:
         raise QueryRefused(f"the query is longer than {_MOST_CHARACTERS:,} characters")
     query = parse(text, dialect)
-    names = _place_tables(query, TABLES_SCHEMA)
+    names = _place_tables(query, TABLES_SCHEMA, locations)
     if dialect == "databricks":
         query = to_duckdb(query)
     sql = _written(query, "duckdb", comments=False)
@@ -53,20 +57,23 @@ def translate(text: str, dialect: str = "databricks") -> Translation:
     return Translation(sql, names)
 
 
-def in_dialect(text: str, dialect: str) -> str:
+def in_dialect(text: str, dialect: str, location: Location = DEFAULT) -> str:
     """A query of ours, in Databricks' dialect, as text for another engine.
 
     Args:
+        text: names the tables of the location by default.
         dialect: ``databricks``, ``spark`` or ``duckdb``; in DuckDB the tables have no catalog.
+        location: whose tables are meant.
 
     Raises:
         QueryRefused: the engine has no words for it.
     """
+    text = located(text, location)
     if dialect == "databricks":
         return text.strip()
     query = parse(text, "databricks")
     if dialect == "duckdb":
-        _place_tables(query, None)
+        _place_tables(query, None, (location,))
         query = to_duckdb(query)
     return _written(query, dialect, pretty=True)
 
@@ -101,7 +108,9 @@ def parse(text: str, dialect: str) -> exp.Query:
     return query
 
 
-def _place_tables(query: exp.Query, schema: str | None) -> frozenset[str]:
+def _place_tables(
+    query: exp.Query, schema: str | None, locations: Sequence[Location]
+) -> frozenset[str]:
     """Let every name of one of the lake's tables be that of the table in DuckDB's ``schema``."""
     names = set()
     for table in list(query.find_all(exp.Table)):
@@ -113,17 +122,18 @@ def _place_tables(query: exp.Query, schema: str | None) -> frozenset[str]:
         for said, what in (("version", "time travel"), ("when", "time travel")):
             if table.args.get(said) is not None:
                 raise QueryRefused(f"{what} is not available: queries read the newest version")
-        name = resolve(parts)
+        name = resolve(parts, locations)
         if name is None:
-            raise QueryRefused(unknown(parts))
-        names.add(name)
+            raise QueryRefused(unknown(parts, locations))
+        names.add(name.key)
         if not table.alias:
             table.set("alias", exp.TableAlias(this=exp.to_identifier(table.name)))
-        table.set("this", exp.to_identifier(name))
+        table.set("this", exp.to_identifier(name.key))
         table.set("db", exp.to_identifier(schema))
         table.set("catalog", None)
     for column in query.find_all(exp.Column):  # main.default.t.x is t.x, as the table's alias is t
-        if column.args.get("db") is not None and resolve([part.name for part in column.parts[:-1]]):
+        named = [part.name for part in column.parts[:-1]]
+        if column.args.get("db") is not None and resolve(named, locations):
             column.set("db", None)
             column.set("catalog", None)
     return frozenset(names)

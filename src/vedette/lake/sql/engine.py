@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from vedette.lake.location import DEFAULT
 from vedette.lake.sql.dialect import DIALECTS
 from vedette.lake.sql.errors import QueryRefused
 from vedette.lake.sql.pool import Pool
@@ -23,6 +24,7 @@ class SqlEngine:
     """Runs queries; for any number of threads, of which two get their turn at the same time."""
 
     def __init__(self, lake: Lake) -> None:
+        self._lake = lake
         self._snapshots = Snapshots(lake)
         self._pool = Pool(_AT_ONCE)
 
@@ -63,7 +65,8 @@ class SqlEngine:
             raise QueryRefused(
                 "the query has half a surrogate pair, which is no character"
             ) from None
-        question = Question(text, dialect, form, int(max_rows))
+        others = [str(place) for place in self._lake.locations.places() if place != DEFAULT]
+        question = Question(text, dialect, form, int(max_rows), others)
         for _ in range(_ATTEMPTS):
             # A file may be compacted and removed between the look at the log and the read
             with suppress(FileNotFoundError):

@@ -26,32 +26,42 @@ class Snapshots:
     """Follows the tables; for any number of threads."""
 
     def __init__(self, lake: Lake) -> None:
+        self._lake = lake
         self._lock = threading.Lock()
-        # A journal segment goes to the spans first, then to the annotations, then to the ledger.
-        # Looked at the other way around, what an annotation or a decision speaks of is there.
-        self._tables = [_Followed(table) for table in reversed(lake.tables)]
+        self._followed: dict[str, _Followed] = {}
 
     @property
     def directories(self) -> list[Path]:
         """What the files of all tables are in."""
-        return sorted({one.directory for one in self._tables if one.directory.exists()})
+        return sorted({one.directory for one in self._tables() if one.directory.exists()})
 
-    def take(self, names: Collection[str]) -> Files:
-        """The files of the newest version of the tables with these names.
+    def take(self, keys: Collection[str]) -> Files:
+        """The files of the newest version of the tables with these keys.
 
         Raises:
             LakeUnavailable: a table can't be read now.
             QueryRefused: there is more in the object store than is fetched for a query.
             FileNotFoundError: a file has been removed from the object store meanwhile: try again.
         """
+        tables = [one for one in self._tables() if one.key in keys]
         with self._lock:
-            versions = {one.name: one.refresh() for one in self._tables if one.name in names}
-        followed = [one for one in self._tables if one.name in versions]
-        _require_room({one.name: versions[one.name] for one in followed if not one.is_local})
+            versions = {one.key: one.refresh() for one in tables}
+        is_local = self._lake.spans.storage.local is not None
+        if not is_local:
+            _require_room(versions)
         return Files(
-            {one.name: one.cache.paths(versions[one.name]) for one in followed},
-            all(one.is_local for one in self._tables),
+            {one.key: one.cache.paths(versions[one.key]) for one in tables},
+            is_local,
         )
+
+    def _tables(self) -> list[_Followed]:
+        """A journal segment goes to the spans first, then to the annotations, then to the ledger.
+        Looked at the other way around, what an annotation or a decision speaks of is there.
+        """
+        return [
+            self._followed.setdefault(table.spec.name, _Followed(table))
+            for table in reversed(self._lake.all_tables())
+        ]
 
 
 def _require_room(files: Mapping[str, Sequence[DataFile]]) -> None:
@@ -68,9 +78,8 @@ def _require_room(files: Mapping[str, Sequence[DataFile]]) -> None:
 
 class _Followed:
     def __init__(self, table: LakeTable) -> None:
-        self.name = table.spec.name
+        self.key = table.spec.name
         self.cache = FileCache(table.storage, table.cache)
-        self.is_local = table.storage.local is not None
         self.directory = table.storage.local or table.cache
         self._table = table
         self._handle: DeltaTable | None = None

@@ -23,11 +23,12 @@ import duckdb
 import orjson
 import pyarrow as pa
 
+from vedette.lake.location import DEFAULT, Location
 from vedette.lake.schemas import PARTITION
 from vedette.lake.sql.dialect import DIALECTS, translate
 from vedette.lake.sql.errors import QueryRefused
 from vedette.lake.sql.formats import to_arrow, to_json
-from vedette.lake.sql.names import TABLES, TABLES_SCHEMA, VIEWS
+from vedette.lake.sql.names import TABLES, TABLES_SCHEMA, VIEWS, names_in
 from vedette.lake.sql.sandbox import Guard, held_memory, open_database, restrict_process
 from vedette.lake.sql.views import view_query
 
@@ -54,33 +55,35 @@ class Question(NamedTuple):
         dialect: ``databricks`` or ``duckdb``.
         form: of the result: ``arrow`` (a stream) or ``json``.
         max_rows: how many rows are wanted; one more is looked for.
+        locations: that there are, besides the one by default.
     """
 
     text: str
     dialect: str
     form: str
     max_rows: int
+    locations: Sequence[str] = ()
 
 
 class Query(NamedTuple):
     """What is to be run.
 
     Attributes:
-        sql: in DuckDB's dialect, with the lake's tables in the schema ``lake``.
+        sql: in DuckDB's dialect, with the lake's tables in the schema ``lake``, by their keys.
         views: of each view that is read, its query.
-        reads: the tables that are read, also by the views.
+        reads: the tables that are read, also by the views; of each its name by default.
     """
 
     sql: str
     views: dict[str, str]
-    reads: frozenset[str]
+    reads: dict[str, str]
 
 
 class Files(NamedTuple):
     """The files of one version of the tables.
 
     Attributes:
-        paths: local paths, by the table's name.
+        paths: local paths, by the table's key.
         partitioned: they lie in directories named after their partitions.
     """
 
@@ -108,10 +111,17 @@ def translated(question: Question) -> Query:
     Raises:
         QueryRefused: it can't be translated; the message says why.
     """
-    query = translate(question.text, question.dialect)
-    views = {name: translate(view_query(name)) for name in query.names & set(VIEWS)}
-    reads = query.names.union(*(view.names for view in views.values())) & TABLES.keys()
-    return Query(query.sql, {name: view.sql for name, view in views.items()}, reads)
+    locations = (DEFAULT, *map(Location.parse, question.locations))
+    known = names_in(locations)
+    query = translate(question.text, question.dialect, locations)
+    views = {
+        key: translate(view_query(known[key].name, known[key].location), locations=locations)
+        for key in query.names
+        if known[key].name in VIEWS
+    }
+    names = query.names.union(*(view.names for view in views.values())) - views.keys()
+    reads = {key: known[key].name for key in names}
+    return Query(query.sql, {key: view.sql for key, view in views.items()}, reads)
 
 
 class Worker:
@@ -167,18 +177,18 @@ class Worker:
             self._database.unregister("empty")
 
     def _show(self, query: Query, files: Files) -> None:
-        for name in query.reads:
+        for key, name in query.reads.items():
             source = f"{TABLES_SCHEMA}.no_{name}"
-            if paths := files.paths.get(name):
+            if paths := files.paths.get(key):
                 source = _source(paths, files.partitioned)
                 self._seen.update(paths)
             columns = ", ".join(f'"{column}"' for column in TABLES[name].schema.names)
-            self._view(name, f"SELECT {columns} FROM {source}")
-        for name, sql in query.views.items():
-            self._view(name, sql)
+            self._view(key, f"SELECT {columns} FROM {source}")
+        for key, sql in query.views.items():
+            self._view(key, sql)
 
-    def _view(self, name: str, query: str) -> None:
-        self._database.execute(f"CREATE OR REPLACE VIEW {TABLES_SCHEMA}.{name} AS {query}")
+    def _view(self, key: str, query: str) -> None:
+        self._database.execute(f'CREATE OR REPLACE VIEW {TABLES_SCHEMA}."{key}" AS {query}')
 
     def _rows(self, sql: str, most: int) -> tuple[pa.Table, bool]:
         reader = self._database.sql(sql).to_arrow_reader(_BATCH_ROWS)
