@@ -163,6 +163,7 @@ def _report(
         "All traces": f"{pages}/traces",
         "Conversations": f"{pages}/traces?groupBy=session",
         "Charts": f"{pages}/overview/quality",
+        "Quality": f"{url}/monitor/?experiment_id={experiment_id}&range=1h",
     }
     if failing := failing_trace(traces, scorers):
         links["A failing trace"] = f"{pages}/traces/{failing.trace_id}"
