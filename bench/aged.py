@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from deltalake.transaction import AddAction, RemoveAction
 
 from vedette.lake.files import StatsCollector, add_action
+from vedette.lake.location import DEFAULT
 from vedette.lake.row_tables import MICROSECONDS_PER_DAY, table_of
 from vedette.lake.schemas import ANNOTATIONS, DECISIONS, PARTITION, SPANS, TableSpec
 from vedette.lake.storage import parquet_options
@@ -50,7 +51,7 @@ def age(data: Path, days: int, speed: int) -> dict[str, int]:
     today = int(time.time()) // _DAY_SECONDS
     made = {}
     for spec in (SPANS, ANNOTATIONS, DECISIONS):
-        storage = table_storage(str(data / "lake"), spec, {})
+        storage = table_storage(str(data / "lake"), DEFAULT, spec, {})
         table = LakeTable(spec, storage, data / "lake.state", configuration)
         for day in range(today - days, today):
             _add_day(table, day)

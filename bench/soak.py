@@ -38,7 +38,8 @@ from bench.processes import pss_bytes, tree, wait_until_quiet
 from bench.queries import search
 from bench.results import Table, record
 from bench.servers import Server, vedette_up
-from vedette.lake.schemas import LOCATION, SPANS
+from vedette.lake.location import DEFAULT
+from vedette.lake.schemas import SPANS
 
 _LOOK_SECONDS = 0.2
 _SAMPLES = 120
@@ -247,7 +248,7 @@ def _sample(
         lags.append(float(server.call("GET", "/health")["lake"]["lag_seconds"] or 0.0) * 1000)
         time.sleep(_LOOK_SECONDS)
     processes = tree(server.pid)
-    logs = list(directory.glob(f"data/lake/{LOCATION}/*/_delta_log/*"))
+    logs = list(directory.glob(f"data/lake/{DEFAULT.catalog}/{DEFAULT.schema}/*/_delta_log/*"))
     handle = DeltaTable(str(_table(directory, SPANS.name)))
     found = {
         "seconds": at,
@@ -291,7 +292,7 @@ def _size(path: Path) -> int:
 
 
 def _table(directory: Path, name: str) -> Path:
-    return directory / "data" / "lake" / LOCATION / name
+    return (directory / "data" / "lake").joinpath(*DEFAULT.table(name))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def test_a_page_and_the_api_tell_the_same_of_a_trace(server: Server) -> None:
 
 
 def test_the_api_knows_no_scorers_and_no_trace(server: Server) -> None:
-    assert json.loads(server.ask("GET", "/api/scorers").body) == {"scorers": []}
+    assert json.loads(server.ask("GET", "/api/scorers").body)["scorers"] == []
     assert server.ask("GET", "/api/explain/tr-nobody").status == 404
 
 

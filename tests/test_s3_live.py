@@ -130,6 +130,8 @@ def test_a_store_that_is_away_is_told_and_traces_wait_in_the_journal(
         assert health["parts"]["engine"]["state"] == "running"
         assert len(search(vedette)[2]["traces"]) == 35
         assert get(vedette, 33)[0] == 200  # it's in the journal
+        for copy in (vedette.data / "lake.state").rglob("*.parquet"):
+            copy.unlink()
         status, message = get(vedette, 1)
         assert status == 503
         assert "lake" in message

@@ -9,7 +9,8 @@ from bench.aged import FILES_PER_DAY, age
 from bench.soak import LIMITS, Limit, growth, run, soaking, version
 from deltalake import DeltaTable
 
-from vedette.lake.schemas import LOCATION, SPANS
+from vedette.lake.location import DEFAULT
+from vedette.lake.schemas import SPANS
 from vedette.settings import Settings
 from vedette.traces.index import TraceIndex
 
@@ -35,7 +36,7 @@ def test_noise_is_flat_and_growth_is_not() -> None:
 def test_a_lake_of_many_days_is_taken_up_and_written_to(tmp_path: Path) -> None:
     days = 2
     made = age(tmp_path / "data", days, 10)
-    table = DeltaTable(str(tmp_path / "data" / "lake" / LOCATION / SPANS.name))
+    table = DeltaTable(str((tmp_path / "data" / "lake").joinpath(*DEFAULT.table(SPANS.name))))
     assert table.version() == days * 86_400
     assert len(table.file_uris()) == made[SPANS.name] == days * FILES_PER_DAY[SPANS.name]
     with soaking(tmp_path, 10) as server:
